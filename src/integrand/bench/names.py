@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +9,7 @@ from ..expressions import names as expressions
 from ..expressions.names import metric as metric
 from . import peers
 
-_PEERS = {
-    name: value
-    for name, value in vars(peers).items()
-    if isinstance(value, type) and dataclasses.is_dataclass(value)
-}
+_PEERS = expressions.parts_in(peers)
 
 
 def parts() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 from rich.text import Text
 from torch import Tensor
 
@@ -201,16 +201,7 @@ def _vary(request: CompareOptions) -> dict[str, Any] | None:
 
 
 def _bar() -> Progress:
-    terminal = console.err()
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} maps"),
-        TimeRemainingColumn(),
-        console=terminal,
-        transient=True,
-        disable=not terminal.is_terminal,
-    )
+    return console.bars(TextColumn("{task.completed} of {task.total} maps"))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

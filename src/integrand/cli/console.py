@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -111,6 +112,20 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 _SECTIONS = ("Args:", "Raises:", "Returns:", "Attributes:")
 """Sections of docstrings that hold entries, ``name: text``."""
+
+
+def bars(*columns: ProgressColumn) -> Progress:
+    """Bars with these columns, gone when they are done; nothing where stderr is no terminal."""
+    terminal = err()
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=terminal,
+        transient=True,
+        disable=not terminal.is_terminal,
+    )
 
 
 def folded(text: str, width: int) -> list[str]:

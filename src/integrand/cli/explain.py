@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -222,16 +222,7 @@ def _write(
 
 def _bars() -> Progress:
     """A bar per method, gone when the picture is done; nothing where stderr is no terminal."""
-    terminal = console.err()
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[work]}", markup=False),
-        TimeRemainingColumn(),
-        console=terminal,
-        transient=True,
-        disable=not terminal.is_terminal,
-    )
+    return console.bars(TextColumn("{task.fields[work]}", markup=False))
 
 
 def _bar(bars: Progress, method: str) -> Callable[[CallCount], None]:

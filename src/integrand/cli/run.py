@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from rich.text import Text
 
 from ..core.formatting import count, percent
@@ -90,15 +90,7 @@ class _RunProgress:
 
     def __init__(self) -> None:
         self.live = console.err().is_terminal
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f} %"),
-            TimeRemainingColumn(),
-            console=console.err(),
-            transient=True,
-            disable=not self.live,
-        )
+        self.bars = console.bars(TextColumn("{task.percentage:3.0f} %"))
         self.first: int | None = None
         self.told = 0.0
 

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+
 NAME_BYTES = 120
 """Of a picture's part in a file's name: with what is put behind it, it stays below the 143 bytes of
 the strictest file systems."""
@@ -93,6 +95,29 @@ def write_tensors(
             raise OSError(number, os.strerror(number), str(path)) from error
 
 
+def read_tensors(
+    safe_open: Callable[..., Any], path: str | Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The header and the tensors of a file, by ``safetensors.safe_open``.
+
+    Raises:
+        InputError: for a file that is not there, or is none of safetensors.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"There is no file {str(path)!r}.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: Exception) -> InputError:
+    """What is said of a file that is none of safetensors."""
+    return InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}")
+
+
 def fitting(name: str, key: str = "") -> str:
     """A name that fits into a file's name: a long one is cut, and told apart by a hash of it and of
     ``key``.
@@ -104,6 +129,16 @@ def fitting(name: str, key: str = "") -> str:
         return name
     mark = "-" + hashlib.blake2b(f"{name}\0{key}".encode(), digest_size=6).hexdigest()
     return name.encode()[: NAME_BYTES - len(mark)].decode("utf-8", "ignore") + mark
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a rename is not before that."""
+    with contextlib.suppress(OSError):  # Windows cannot, nor some file systems of a network
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _to_disk(file: Path) -> None:

@@ -26,8 +26,7 @@ def load_object(spec: str, folder: Path | None = None, ready: tuple[type, ...] =
 
     Raises:
         ModelError: for code that cannot be imported, or fails.
-        UnknownName: for a name that the module does not have.
-        InputError: for a text without a colon between the two.
+        UnknownName: for a name that the module does not have, and for a text without a colon.
     """
     place, colon, attribute = spec.rpartition(":")
     if not (colon and place and attribute):

@@ -31,7 +31,7 @@ _ROLES: dict[str, ModuleType] = {
 which is meant."""
 
 
-def _parts(module: ModuleType) -> dict[str, Any]:
+def parts_in(module: ModuleType) -> dict[str, Any]:
     """The values that a module exports, by their names."""
     return {
         name: value
@@ -44,7 +44,7 @@ def parts() -> dict[str, Any]:
     """Every part by its name."""
     values: dict[str, Any] = {}
     for module in (controls, targets, weightings, wrappers, paths, rules, baselines):
-        values |= _parts(
+        values |= parts_in(
             module
         )  # where two share a name and no argument says which is meant, the later one has it
     return values
@@ -58,7 +58,9 @@ def _arguments(build: object) -> tuple[str, ...]:
 
 
 def _spelled(text: str, names: Mapping[str, Any], words: Mapping[str, Any]) -> Any:
-    roles = {argument: {**names, **_parts(module), **words} for argument, module in _ROLES.items()}
+    roles = {
+        argument: {**names, **parts_in(module), **words} for argument, module in _ROLES.items()
+    }
     return spelled(text, {**names, **words}, roles, _arguments)
 
 
@@ -77,4 +79,4 @@ def metric(text: str, words: Mapping[str, Any]) -> Any:
 
 def target(text: str) -> Any:
     """Read a target expression: ``Probability(3)``."""
-    return _spelled(text, _parts(targets), {})
+    return _spelled(text, parts_in(targets), {})

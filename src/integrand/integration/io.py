@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.files import write_tensors
+from ..core.files import read_tensors, unreadable, write_tensors
 from ..core.frames import Table
 from ..core.normalisation import Normalisation
 from ..core.optional import optional, room
@@ -109,19 +109,15 @@ def load(path: str | Path) -> Attribution | Any:
             those of a newer format.
     """
     opened = optional("safetensors", extra="save", needs=_NEEDS).safe_open
-    if not Path(path).is_file():
-        raise InputError(f"There is no file {str(path)!r}.")
+    written, tensors = read_tensors(opened, path)
+    if INTERACTIONS in written:
+        return room("interactions.io").read(path, written, tensors)
+    if "integrand" not in written:
+        raise InputError(f"{str(path)!r} holds tensors, but no attribution.")
     try:
-        with opened(str(path), framework="pt") as file:
-            written = file.metadata() or {}
-            if INTERACTIONS in written:
-                return room("interactions.io").load(path)
-            header = json.loads(written["integrand"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except KeyError:
-        raise InputError(f"{str(path)!r} holds tensors, but no attribution.") from None
-    except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
-        raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
+        header = json.loads(written["integrand"])
+    except ValueError as error:
+        raise unreadable(path, error) from error
     written_as = header.get("format") if isinstance(header, dict) else None
     if isinstance(written_as, int) and written_as > _FORMAT:
         raise InputError(

@@ -7,6 +7,5 @@ api.py        ``interactions``: from a model and inputs to the result
 """
 
 from .api import interactions as interactions
-from .io import load as load
 from .result import Interactions as Interactions
 from .result import Pair as Pair

@@ -4,6 +4,7 @@ header, with a digest of all of it."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -45,25 +46,14 @@ def save(interactions: Interactions, path: str | Path) -> None:
     write_tensors(write, tensors, path, {INTERACTIONS: text, "digest": digest(text, tensors)})
 
 
-def load(path: str | Path) -> Interactions:
-    """Read interactions from a file that ``Interactions.save`` wrote; the target is a text, as it
-    printed.
+def read(path: str | Path, written: Mapping[str, str], tensors: dict[str, Any]) -> Interactions:
+    """Interactions from the header and the tensors of a file that ``Interactions.save`` wrote; the
+    target is a text, as it printed.
 
     Raises:
-        InputError: for files that hold none, or not what was written.
+        InputError: for what is not what was written.
     """
-    opened = optional("safetensors", extra="save", needs=_NEEDS).safe_open
-    if not Path(path).is_file():
-        raise InputError(f"There is no file {str(path)!r}.")
-    try:
-        with opened(str(path), framework="pt") as file:
-            written = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors raises its own kinds, unnamed in its stubs
-        raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
-    text = written.get(INTERACTIONS)
-    if text is None:
-        raise InputError(f"{str(path)!r} holds no interactions.")
+    text = written[INTERACTIONS]
     if written.get("digest") != digest(text, tensors) or set(tensors) != set(BY_EXAMPLE):
         raise InputError(
             f"{str(path)!r} holds no whole interactions: its content has changed since it was written. Save them again."

@@ -211,7 +211,7 @@ def source_of(section: DataSection, folder: Path, model: object) -> Source:
     path = Path(folder, section.path)
     if not path.exists():
         raise InputError(f"There is no data at {str(path)!r}.")
-    if section.kind != "images" and section.kind in ("npy", "zarr") and section.columns:
+    if section.kind in ("npy", "zarr") and section.columns:
         raise InputError(f"Data of kind {section.kind!r} has no columns to choose from.")
     try:
         return _KINDS[section.kind](section, path, model)

@@ -69,15 +69,16 @@ def run(
         }
         missing = [shard for shard in range(store.shards) if shard not in entries]
         began = time.monotonic()
-        tell = _teller(store, entries, watch, began)
-        tell(None)
+        status = store.status_of(entries.values())
+        _tell(status, watch, began)
         if missing:
             job = Job(store.folder.resolve(), base, timeout)
             for entry in (engine or Local()).compute(job, missing):
                 manifest.beat()
                 if entry is not None:
                     manifest.append(entry)
-                    tell(entry)
+                    status = status.with_shard(entry)
+                    _tell(status, watch, began)
     return RunResults(store)
 
 
@@ -92,13 +93,7 @@ def _stands(
     return store.holds(entry) and entry.inputs == work.source.digest(numbers)
 
 
-def _teller(
-    store: ShardStore, entries: dict[int, ManifestEntry], watch: Watch | None, began: float
-) -> Callable[[ManifestEntry | None], None]:
-    def tell(entry: ManifestEntry | None) -> None:
-        if entry is not None:
-            entries[entry.shard] = entry
-        if watch is not None:
-            watch(store.status_of(entries.values()), time.monotonic() - began)
-
-    return tell
+def _tell(status: Status, watch: Watch | None, began: float) -> None:
+    """Tell the watch how far a run is."""
+    if watch is not None:
+        watch(status, time.monotonic() - began)

@@ -23,8 +23,6 @@ from ..errors import InputError
 optional("pydantic", extra="run", needs="integrand.run")
 from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 
-KINDS = ("npy", "csv", "parquet", "images", "zarr")
-
 
 class _Section(BaseModel):
     """A part of a recipe: frozen, and without entries that nobody reads."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.optional import optional
 from ..core.user_code import load_object
@@ -32,6 +32,7 @@ from ..images.models import ImageModel, as_image_model, load_model
 from ..integration.attribution import Attribution
 from ..metrics import judge
 from ..model.network import parameter_dtype
+from ..tables.results import per_example
 from .data import Source, source_of
 from .recipe import Recipe
 from .reduce import Reduction
@@ -226,9 +227,9 @@ class PreparedRecipe:
             stored["values"][places] = reduced.values.cpu().numpy()
             if reduced.scale is not None:
                 stored["scale"][places] = reduced.scale.cpu().numpy()
-            columns = {**_columns(attribution), **scores}
-            for name, column in columns.items():
-                rows.numbers[name][places] = column
+            columns = {**per_example(attribution), **scores}
+            for name, numbers in rows.numbers.items():
+                numbers[places] = columns[name]
             for k, place in enumerate(places):
                 rows.status[place] = "ok"
                 rows.converged[place] = bool(attribution.converged[k])
@@ -288,18 +289,6 @@ def _seed(seed: int, first: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _columns(attribution: Attribution) -> dict[str, NDArray[Any]]:
-    named = {
-        "output": attribution.output,
-        "base": attribution.base,
-        "change": attribution.output - attribution.base,
-        "residual": attribution.residual,
-        "gap": attribution.gap,
-        "error": attribution.error,
-    }
-    return {name: column.detach().cpu().double().numpy() for name, column in named.items()}
-
-
 def _plain(values: Any) -> Tensor:
     if not isinstance(values, Tensor):
         raise InputError("A run stores maps of one input tensor; these are of several.")
@@ -317,11 +306,7 @@ def _model(recipe: Recipe, base: Path) -> Any:
         return load_model(section.name)
     assert section.import_ is not None
     model = load_object(section.import_, base, ready=(ImageModel, Field))
-    if recipe.data.kind == "images":
-        return as_image_model(model, section.import_)
-    if isinstance(model, nn.Module):
-        return model
-    return model
+    return as_image_model(model, section.import_) if recipe.data.kind == "images" else model
 
 
 def _references(recipe: Recipe, base: Path) -> Tensor:

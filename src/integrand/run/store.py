@@ -23,7 +23,7 @@ import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.files import whole
+from ..core.files import sync_folder, whole
 from ..core.optional import optional
 from ..errors import InputError
 from .recipe import Recipe, differences
@@ -136,6 +136,18 @@ class Status:
     def complete(self) -> bool:
         """Whether every shard is done."""
         return self.done == self.shards
+
+    def with_shard(self, entry: ManifestEntry) -> Status:
+        """The same with one more shard done."""
+        return replace(
+            self,
+            done=self.done + 1,
+            rows=self.rows + entry.rows,
+            failed=self.failed + entry.failed,
+            incomplete=self.incomplete + entry.incomplete,
+            gradients=self.gradients + entry.gradients,
+            seconds=self.seconds + entry.seconds,
+        )
 
 
 class ShardStore:
@@ -297,7 +309,7 @@ class ShardStore:
             file.parent.mkdir(parents=True, exist_ok=True)
             with whole(file) as partial:
                 partial.write_bytes(encoded_file)
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
         return {name: _short(encoded_file) for name, encoded_file in files.items()}
 
     def _in_memory(
@@ -374,7 +386,7 @@ class Manifest:
         """A shard is done."""
         if self._handle < 0:
             self._handle = os.open(self.file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
-            _sync_folder(self.file.parent)
+            sync_folder(self.file.parent)
         line = entry.line().encode()
         start = os.fstat(self._handle).st_size
         try:
@@ -429,13 +441,3 @@ def _lock(handle: int) -> bool:
 def _overwrite(handle: int, text: str) -> None:
     os.ftruncate(handle, 0)
     os.pwrite(handle, text.encode(), 0)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    with contextlib.suppress(OSError):  # Windows cannot
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

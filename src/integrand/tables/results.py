@@ -327,7 +327,7 @@ def to_pandas(attribution: Attribution, kind: str = "values") -> Any:
         raise UnknownName("kind of frame", kind, KINDS)
     if kind == "examples":
         table = next((table for table in attribution.tables if table is not None), None)
-        return frame_of(_per_example(attribution), _index(table))
+        return frame_of(per_example(attribution), _index(table))
     attribution = as_table(attribution)
     assert attribution.table is not None
     names, index = attribution.table.names, _index(attribution.table)
@@ -353,7 +353,7 @@ def _index(table: Table | None) -> list[Any] | None:
     return None if table is None or not table.index else list(table.index)
 
 
-def _per_example(attribution: Attribution) -> dict[str, Any]:
+def per_example(attribution: Attribution) -> dict[str, Any]:
     """What is known of each example's map as a whole, (B,) each; "missed" is the residual relative
     to Σ |A_i|, which means something where F changes by next to nothing, and the gap does not."""
     change = attribution.output - attribution.base

@@ -27,6 +27,7 @@ from .model import (
     TreeModel,
     TreeReader,
     checked,
+    level_by_level,
 )
 
 _MISSING_RIGHT = {"AsIs": False, "AsFalse": False, "AsTrue": True}
@@ -162,26 +163,21 @@ def _tree(
     name: str,
 ) -> Tree:
     """A tree from its nested description, level by level."""
-    nodes, level = [tree], [tree]
-    while level:
-        level = [child for node in level if "split" in node for child in _children(node)]
-        nodes += level
+    nodes = list(level_by_level(tree, _children))
     count = len(nodes)
     feature, threshold = np.full(count, -1), np.zeros(count)
     left, right, values = np.full(count, -1), np.full(count, -1), np.zeros((count, outputs))
-    following = 1
-    for number, node in enumerate(nodes):
+    for number, (node, children) in enumerate(nodes):
         if "split" not in node:
             values[number] = scale * np.asarray(node["value"], dtype=np.float64)
             continue
         feature[number], threshold[number] = _split(node["split"], place, name)
-        left[number], right[number] = following, following + 1
-        following += 2
+        left[number], right[number] = children
     return Tree(feature, threshold, left, right, values, _missing_left(feature, missing_right))
 
 
-def _children(node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return node["left"], node["right"]
+def _children(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node["left"], node["right"]] if "split" in node else []
 
 
 def _missing_left(feature: NDArray[np.int64], missing_right: Booleans) -> Booleans:

@@ -8,7 +8,6 @@ NaN counts as zero ("None").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from .model import (
     TreeModel,
     TreeReader,
     checked,
+    level_by_level,
 )
 
 _VERSIONS = ("v3", "v4")
@@ -98,7 +98,7 @@ def _tree(
     structure: dict[str, Any], output: int, weight: float, kinds: dict[int, set[str]], name: str
 ) -> Tree:
     """A tree from its nested description; notes in ``kinds`` what its columns take for missing."""
-    nodes = list(_numbered(structure))
+    nodes = list(level_by_level(structure, _children))
     count = len(nodes)
     feature, left, right = (np.full(count, -1, dtype=np.int64) for _ in range(3))
     threshold, values = np.zeros(count), np.zeros((count, 1))
@@ -138,19 +138,8 @@ def _listed(threshold: Any, name: str) -> list[int]:
         ) from None
 
 
-def _numbered(structure: dict[str, Any]) -> Iterator[tuple[dict[str, Any], tuple[int, int]]]:
-    """Nodes from the root down, level by level, each with the numbers of its children."""
-    level, count = [structure], 1
-    while level:
-        below = []
-        for node in level:
-            if "leaf_value" in node:
-                yield node, (-1, -1)
-                continue
-            yield node, (count, count + 1)
-            below += [node["left_child"], node["right_child"]]
-            count += 2
-        level = below
+def _children(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return [] if "leaf_value" in node else [node["left_child"], node["right_child"]]
 
 
 def _link(objective: str) -> MarginLink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -115,6 +115,25 @@ class TreeReader(ABC):
         Raises:
             ModelError: for models that cannot be read; the message says why.
         """
+
+
+Node = dict[str, Any]
+
+
+def level_by_level(
+    root: Node, children: Callable[[Node], Sequence[Node]]
+) -> Iterator[tuple[Node, tuple[int, int]]]:
+    """Nodes of a nested description from the root down, each with the numbers of its two children;
+    (-1, -1) of leaves."""
+    level, count = [root], 1
+    while level:
+        below: list[Node] = []
+        for node in level:
+            inner = children(node)
+            yield node, (count, count + 1) if inner else (-1, -1)
+            below += inner
+            count += len(inner)
+        level = below
 
 
 Raw = Callable[[NDArray[Any]], NDArray[Any]]
