@@ -67,16 +67,18 @@ class AlongShortestPaths(Baseline):
         check_choice("reading", self.reading, READINGS)
         check_choice("paths", self.paths, SUMS)
         edges = self.edges
-        whole = isinstance(edges, Tensor) and not (
+        of_integers = isinstance(edges, Tensor) and not (
             edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool
         )
-        if not whole or edges.ndim != 2 or len(edges) != 2:
-            found = (
+        if not of_integers or edges.ndim != 2 or len(edges) != 2:
+            description = (
                 f"{str(edges.dtype).removeprefix('torch.')} of shape {describe(edges.shape)}"
                 if isinstance(edges, Tensor)
                 else f"a {type(edges).__name__}"
             )
-            raise InputError(f"edges are whole numbers (2, E), as PyG stores them, not {found}.")
+            raise InputError(
+                f"edges are whole numbers (2, E), as PyG stores them, not {description}."
+            )
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
         if x.ndim != 3:

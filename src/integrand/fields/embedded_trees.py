@@ -139,16 +139,20 @@ class EmbeddedTrees(StepField):
         row = np.repeat(np.arange(count), len(grid))
         places = self._places(start, end, row, np.tile(grid, count))
         places = places.reshape(count, len(grid), -1)
-        found: list[tuple[Integers, Integers, Integers, Floats]] = []
+        crossings: list[tuple[Integers, Integers, Integers, Floats]] = []
         for coordinate, cuts in enumerate(self._thresholds()):
             for cut in cuts:
                 left = self._left(places[:, :, coordinate], cut)
                 rows, cells = np.nonzero(left[:, 1:] != left[:, :-1])
-                found.append((rows, np.full(len(rows), coordinate), cells, np.full(len(rows), cut)))
-        if not found:
+                crossings.append(
+                    (rows, np.full(len(rows), coordinate), cells, np.full(len(rows), cut))
+                )
+        if not crossings:
             nothing = np.zeros(0, dtype=np.int64)
             return nothing, nothing, np.zeros(0)
-        rows, player, cell, cut = (np.concatenate(column) for column in zip(*found, strict=True))
+        rows, player, cell, cut = (
+            np.concatenate(column) for column in zip(*crossings, strict=True)
+        )
         return rows, player, self._closed_in(start, end, rows, player, grid, cell, cut, places)
 
     def _closed_in(
@@ -221,12 +225,12 @@ class EmbeddedTrees(StepField):
             coordinate = self.embedded(leaf).gather(1, torch.from_numpy(player)[:, None])
             (slope,) = torch.autograd.grad(coordinate.sum(), leaf)
         parts = step * flattened(slope, 1).double()
-        whole = total(parts, 1)[:, None]
+        slopes = total(parts, 1)[:, None]
         # A surface that is only touched, or that the embedding is flat at, has no direction: those
         # that moved share alike.
         moved = (step != 0).double()
         alike = moved / moved.sum(1, keepdim=True).clamp_min(1)
-        spread: Floats = torch.where(whole != 0, parts / whole, alike).numpy()
+        spread: Floats = torch.where(slopes != 0, parts / slopes, alike).numpy()
         return spread
 
     def limits(

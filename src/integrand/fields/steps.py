@@ -198,8 +198,8 @@ def _coalition_values(which: Integers, members: Integers, limits: Limits, player
         far = np.zeros((len(some), 2**count, players), dtype=bool)
         place = np.broadcast_to(some[:, None, :], (len(some), *coalitions.shape))
         np.put_along_axis(far, place, np.broadcast_to(coalitions, place.shape), axis=2)
-        asked = np.repeat(which[first : first + block], 2**count)
-        values.append(limits(asked, far.reshape(-1, players)).reshape(len(some), -1))
+        repeated = np.repeat(which[first : first + block], 2**count)
+        values.append(limits(repeated, far.reshape(-1, players)).reshape(len(some), -1))
     return np.concatenate(values)
 
 

@@ -191,8 +191,8 @@ class TorchField(Field):
         (and smooth forms of ReLU6, leaky ReLUs and hard tanh): another F, which has second
         derivatives."""
         field = copy.copy(self)
-        whole = self.network.whole if isinstance(self.network, SmoothedNetwork) else self.network
-        field.network = SmoothedNetwork(whole, beta)
+        network = self.network.whole if isinstance(self.network, SmoothedNetwork) else self.network
+        field.network = SmoothedNetwork(network, beta)
         field.softplus = beta
         field.memory = None
         field.chordal, field.kinks, field.gates = field.conservative, True, True

@@ -195,8 +195,8 @@ def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | No
             if len(present) < len(each):
                 return None
             changes[spec.name] = torch.cat(present)
-    whole: Any = dataclasses.replace(first, **changes)  # type: ignore[type-var]
-    joined: Target = whole
+    merged: Any = dataclasses.replace(first, **changes)  # type: ignore[type-var]
+    joined: Target = merged
     return joined
 
 

@@ -236,7 +236,9 @@ class _Integration:
         gap, error = result.gap, result.error.nan_to_num(torch.inf)
         worst = int((gap if self.tol is None else error).masked_fill(~missed, -1).argmax())
         known = float(result.error[worst])
-        told = f", with an estimated relative error of {known:.2g}" if math.isfinite(known) else ""
+        estimate = (
+            f", with an estimated relative error of {known:.2g}" if math.isfinite(known) else ""
+        )
         if self.draws is not None:
             cure = f"Take more draws (draws={4 * self.draws}), or none: without draws= every reference is integrated."
         elif self.rule is not None:
@@ -245,7 +247,7 @@ class _Integration:
             cure = f"Allow more nodes (rule=ig.rules.Adaptive({self.tol:g}, max_gradients={4 * self.most})), or ask for less (a larger tol)."
         warn(
             f"{int(missed.sum())} of {len(result)} matrices of interactions are not what was asked for: that of example {worst} misses "
-            f"{float(gap[worst]):.1%} of the change of F{told}. {cure}",
+            f"{float(gap[worst]):.1%} of the change of F{estimate}. {cure}",
             IncompleteWarning,
         )
 
@@ -337,8 +339,8 @@ def _rows(of: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[int,
     if isinstance(of, Tensor):
         of = of.tolist()
     place = isinstance(of, tuple) and len(shape) > 1 and len(of) == len(shape)
-    one = isinstance(of, str | int) or (place and all(isinstance(axis, int) for axis in of))
-    numbers = tuple(number_of(feature, shape, names) for feature in ([of] if one else of))
+    single = isinstance(of, str | int) or (place and all(isinstance(axis, int) for axis in of))
+    numbers = tuple(number_of(feature, shape, names) for feature in ([of] if single else of))
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError("of= names the features whose rows are wanted, each once, one at least.")
     return numbers

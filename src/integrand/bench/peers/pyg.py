@@ -95,12 +95,12 @@ class PyGExplainer(Peer):
     def _explained(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
         question = self.question
         explainer = question.explainer(self.algorithm(), self.masks, phenomenon=self.phenomenon)
-        asked: dict[str, Any] = dict(question.arguments)
+        arguments: dict[str, Any] = dict(question.arguments)
         if self.phenomenon:
-            asked["target"] = question.target
+            arguments["target"] = question.target
         if question.node is not None:
-            asked["index"] = question.node
+            arguments["index"] = question.node
         with torch.enable_grad():
-            explanation = explainer(question.x, question.edges, **asked)
+            explanation = explainer(question.x, question.edges, **arguments)
         mask: Tensor = explanation.edge_mask if self.masks == "edges" else explanation.node_mask
         return mask.detach()[None].to(x), None

@@ -63,13 +63,13 @@ class PermutationSHAP(Peer):
             background = references[:, b].double().cpu().numpy()
             masker = shap.maskers.Independent(background, max_samples=len(background))
             explainer = shap.explainers.Permutation(scalars, masker, seed=self.seed)
-            found = explainer(
+            explanation = explainer(
                 x[b : b + 1].double().cpu().numpy(),
                 max_evals=self.permutations * (2 * x.shape[1] + 1),
                 silent=True,
             )
-            values[b] = torch.from_numpy(found.values[0]).to(x)
-            base[b] = float(found.base_values[0])
+            values[b] = torch.from_numpy(explanation.values[0]).to(x)
+            base[b] = float(explanation.base_values[0])
         return values, base
 
 
@@ -102,15 +102,15 @@ class TreeSHAP(Peer):
         explainer = shap.TreeExplainer(
             self.model, references[:, 0].cpu().numpy(), feature_perturbation="interventional"
         )
-        found = np.asarray(explainer.shap_values(x.cpu().numpy(), check_additivity=False))
-        expected = np.broadcast_to(explainer.expected_value, found.shape[2:] or (1,))
+        shap_values = np.asarray(explainer.shap_values(x.cpu().numpy(), check_additivity=False))
+        expected = np.broadcast_to(explainer.expected_value, shap_values.shape[2:] or (1,))
         classes = field.outputs(x).argmax(1).cpu().numpy()
         rows = np.arange(len(x))
-        if found.ndim == 2:  # one margin, of class 1: that of class 0 is its opposite
+        if shap_values.ndim == 2:  # one margin, of class 1: that of class 0 is its opposite
             sign = np.where(classes == 1, 1.0, -1.0)
-            values, base = sign[:, None] * found, sign * expected[0]
+            values, base = sign[:, None] * shap_values, sign * expected[0]
         else:
-            values, base = found[rows, :, classes], expected[classes]
+            values, base = shap_values[rows, :, classes], expected[classes]
         return torch.from_numpy(values).to(x), torch.from_numpy(base).to(x)
 
 

@@ -229,10 +229,10 @@ def motif_nodes(setting: ProblemOptions, epochs: int = 120) -> Problem:
     )
     assert isinstance(model, ByNumber)
     network = model.network
-    asked = rest[rest >= _BASE]  # nodes of houses: of the others no evidence is known
+    house_nodes = rest[rest >= _BASE]  # nodes of houses: of the others no evidence is known
 
     def load(numbers: Sequence[int]) -> Examples:
-        node = int(asked[_only(numbers)])
+        node = int(house_nodes[_only(numbers)])
         near, edges, place = _around(node, data.edge_index)
         with torch.no_grad():
             label = int(network(x, data.edge_index)[node].argmax())
@@ -246,7 +246,7 @@ def motif_nodes(setting: ProblemOptions, epochs: int = 120) -> Problem:
     return Problem(
         "houses on a random graph",
         network,
-        tuple(f"node {int(node)}" for node in asked),
+        tuple(f"node {int(node)}" for node in house_nodes),
         load,
         words={
             "one": Constant(0.0),

@@ -381,8 +381,8 @@ class _SeveralTargets(TreeField):
         for number, target in enumerate(self.targets):
             which = (index % count == number).nonzero()[:, 0]
             if len(which):
-                asked = ask(target, rows[which], index[which] // count)
-                scalars = scalars.index_put((which,), asked)
+                answers = ask(target, rows[which], index[which] // count)
+                scalars = scalars.index_put((which,), answers)
         return scalars
 
     def with_target(self, target: Any) -> TreeField:

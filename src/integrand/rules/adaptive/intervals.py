@@ -369,11 +369,11 @@ class Lines:
         error = np.where(
             self._alone[known.line], defect, np.maximum(error, defect * rate[known.chain])
         )
-        told = ~np.isnan(known.known)
+        given = ~np.isnan(known.known)
         error = np.nan_to_num(
-            np.where(told, known.known, error), copy=False, nan=np.inf, posinf=np.inf
+            np.where(given, known.known, error), copy=False, nan=np.inf, posinf=np.inf
         )
-        return Judgement(error, np.where(told, 0, ratio), steady | told, size)
+        return Judgement(error, np.where(given, 0, ratio), steady | given, size)
 
     def rates(self, known: Intervals, norms: Floats) -> Floats:
         """How much of a vector a missed change of F is, by path (chains,): as much as the shares of
