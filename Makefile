@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 # The constraints are part of every install: without them pip takes a torch of several gigabytes.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	-c constraints.txt $(PIP_FLAGS)
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --benchmark-disable
+# Tests of a file mostly stay in one process, which makes what they share once.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --benchmark-disable
 # What a faster double of a model must pass as well; make test-all puts every test to it.
 FOUNDATION := $(addprefix tests/test_,$(addsuffix .py,references captum methods fields explain))
 DEMO := demo

@@ -423,12 +423,10 @@ def test_nothing_outside_asks_what_kind_of_field_it_has() -> None:
     for path in sorted(source.rglob("*.py")):
         if path.relative_to(source).parts[0] == "fields":
             continue
-        tree = ast.parse(path.read_text())
-        known = {
-            name
-            for name in kinds
-            if name in imported_fields(tree) or f"class {name}(" in path.read_text()
-        }
+        text = path.read_text()
+        tree = ast.parse(text)
+        imported = imported_fields(tree)
+        known = {name for name in kinds if name in imported or f"class {name}(" in text}
         for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Call)
