@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.core.row_hash import row_hashes
 from integrand.core.values import part
 from integrand.integration.sampling_error import Spread, quantile
 from tests.problems import wave
@@ -371,6 +372,49 @@ def test_permuted_references_are_not_the_same() -> None:
     assert len(same_content(eye[:, None]).unique()) == 6
     pairs = torch.stack([eye[i] + eye[j] for i in range(6) for j in range(i)])
     assert len(same_content(pairs[:, None].float()).unique()) == 15
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_references_that_differ_in_signs_or_exponents_only_are_told_apart(
+    dtype: torch.dtype,
+) -> None:
+    """All 4,096 corners of a cube: ±1 differ in the highest bit alone, 0 and 1 in the highest ten."""
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 12).to(dtype)
+    for rows in (corners, 2 * corners - 1, corners * -0.0 - corners, 2.0 ** (corners + 1)):
+        assert len(row_hashes(rows).unique()) == 4096
+    repeated = torch.cat([corners, corners.flip(0)])
+    assert torch.equal(row_hashes(repeated)[:4096], row_hashes(repeated)[4096:].flip(0))
+
+
+@pytest.mark.parametrize("features", range(1, 9))
+def test_references_of_both_signs_in_float64(features: int) -> None:
+    """Baselines of −1 and 1: the mean of their maps, from midpoint sums with plain autograd."""
+    torch.manual_seed(features)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(features, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3)
+    ).double()
+    x = torch.randn(2, features, dtype=torch.float64)
+    exact = torch.zeros_like(x)
+    for start in (-1.0, 1.0):
+        t = ((torch.arange(2000) + 0.5) / 2000).double()[:, None, None]
+        z = (start + t * (x - start)).requires_grad_()
+        (gradient,) = torch.autograd.grad(model(z)[..., 0].sum(), z)
+        exact += gradient.mean(0) * (x - start) / 2
+    result = ig.explain(model, x, target=0, baseline=[1.0, -1.0], tol=1e-4)
+    assert bool((off(result, exact) < 1e-4).all())
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_hash_alone_does_not_merge_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if all references had the same hash, their maps would be those of each."""
+    model, x, pool = network("tanh", 6, 3), table("normal", 6, 3, 1), table("normal", 6, 4, 2)
+    expected = ig.explain(model, x, target=0, method="expected", baseline=pool)
+    monkeypatch.setattr(
+        "integrand.integration.loop.row_hashes",
+        lambda rows: torch.zeros(len(rows), dtype=torch.int64),
+    )
+    result = ig.explain(model, x, target=0, method="expected", baseline=pool)
+    torch.testing.assert_close(result.values, expected.values)
 
 
 # --- ends at which F is not finite ------------------------------------------------------------------------------------

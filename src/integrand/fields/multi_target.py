@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..backprop.secant import SecantMode, eager
-from ..core.random import generator
+from ..core.row_hash import row_hashes
 from ..core.segment import Curvature, Evaluation, Segment
 from ..core.shapes import first_alike, flattened
 from ..errors import InputError, TargetError
@@ -32,6 +32,8 @@ from .base import Field
 from .layer import LayerActivations, LayerField
 from .torch import TorchField
 from .views import CallCount, View
+
+_SPREAD = 0x5851_F42D_4C95_7F2D  # times this, numbers of examples change a hash in all its bits
 
 
 class MultiTarget(View):
@@ -396,13 +398,7 @@ def _differ(z: Tensor) -> Tensor:
 
 def _first_equal_rows(z: Tensor, base: Tensor) -> Tensor:
     """(N,) for each row the first of the same example that is equal to the last bit."""
-    bits = flattened(z, 1).contiguous().view(torch.int64 if z.element_size() == 8 else torch.int32)
-    # Sums of whole numbers do not depend on their order, as those of rows of floating-point numbers
-    # may.
-    factors = torch.randint(
-        -(1 << 62), 1 << 62, (bits.shape[1] + 1,), generator=generator(bits.shape[1])
-    )
-    code = (bits * factors[1:].to(z.device)).sum(1) + base * factors[0].to(z.device)
+    code = row_hashes(flattened(z, 1)) + base * _SPREAD
     first = first_alike(code)
     alike = bool((z == z[first]).all()) and torch.equal(base, base[first])
     return first if alike else torch.arange(len(z), device=z.device)

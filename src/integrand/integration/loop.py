@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..core.random import generator
+from ..core.row_hash import row_hashes, same_rows
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import first_alike, norm
 from ..errors import InputError, NonFiniteGradient
@@ -24,7 +24,6 @@ from ..paths.base import Path, PathLike, as_path
 from ..rules.base import Integrated, RoughShares, Rule, RuleLike, as_rule
 
 _ROUGH = 0.25  # relative error of the maps that references are weighed by
-_HASHED_ELEMENTS = 1 << 20  # numbers of references are compared about this many at a time
 _STARTS_ELEMENTS = 1 << 24  # starts of more numbers than this are not kept
 _LOOK_ELEMENTS = (
     1 << 26
@@ -130,7 +129,7 @@ def walk(
         if never_same
         else same_content(references)
     )
-    distinct, number = _distinct_references(alike, apart=never_same)
+    distinct, number = _distinct_references(references, alike, apart=never_same)
     all_distinct = distinct is None
     distinct_references = references if distinct is None else references[distinct]
     if weights is not None and not all_distinct:
@@ -203,26 +202,27 @@ def _placed(
 def same_content(references: Tensor) -> Tensor:
     """(R,) the same number for references (R, B, \\*s) that hold the same, bit for bit, and other
     numbers for others."""
+    return row_hashes(_content(references))
+
+
+def _content(references: Tensor) -> Tensor:
+    """What references (R, B, \\*s) hold, as rows (R, n); once where all examples share them."""
     content = references[:, 0] if references.stride(1) == 0 else references.flatten(1)
-    content = content.reshape(len(content), -1)
-    bits = torch.int64 if content.dtype == torch.float64 else torch.int32
-    features = content.shape[1]
-    stream = generator(features)
-    factors = torch.randint(-(2**62), 2**62, (features,), generator=stream).to(content.device)
-    rows = max(1, _HASHED_ELEMENTS // max(1, features))
-    # Wrapping sums of products with random numbers: whatever the order, equal rows give equal sums.
-    parts = [content[first : first + rows].contiguous() for first in range(0, len(content), rows)]
-    return torch.cat([(part.view(bits).long() * factors).sum(1) for part in parts])
+    return content.reshape(len(content), -1)
 
 
-def _distinct_references(alike: Tensor, *, apart: bool) -> tuple[Tensor | None, Tensor]:
+def _distinct_references(
+    references: Tensor, alike: Tensor, *, apart: bool
+) -> tuple[Tensor | None, Tensor]:
     """Which references stand for all, None where all do for themselves; and which of these each is
     (R,)."""
     place = torch.arange(len(alike), device=alike.device)
     if apart or len(alike) == 1:
         return None, place
     first = first_alike(alike)
-    if torch.equal(first, place):
+    repeated = (first != place).nonzero()[:, 0]
+    # A hash alone does not decide that a reference is left out.
+    if not len(repeated) or not same_rows(_content(references), repeated, first[repeated]):
         return None, place
     distinct, number = torch.unique(first, return_inverse=True)
     return distinct, number
@@ -484,7 +484,7 @@ class DeferredRefinement(Rule):
         distinct = self.rough[0].segment.leading[1]
         number = torch.arange(len(weights), device=weights.device)
         if distinct < len(weights):
-            _, number = _distinct_references(walked.alike, apart=False)
+            number = torch.unique(first_alike(walked.alike), return_inverse=True)[1]
             weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
         shares, error = self.share, self.error
         walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go
