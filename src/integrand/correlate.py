@@ -200,14 +200,21 @@ def _unpacked(batch: Any, number: int) -> tuple[Tensor, Tensor | None, Tensor | 
         raise InputError(
             f"The inputs of batch {number} are a {type(x).__name__}: correlate takes models of one input tensor. Join several in front of the model."
         )
-    x = torch.as_tensor(x)
-    y = None if y is None else torch.as_tensor(y)
-    g = None if g is None else torch.as_tensor(g).cpu()
+    x = _numbers(x, f"inputs of batch {number}")
+    y = None if y is None else _numbers(y, f"outcomes of batch {number}")
+    g = None if g is None else _numbers(g, f"groups of batch {number}").cpu()
     if g is not None and (g.shape != x.shape[:1] or g.is_floating_point()):
         raise InputError(
             f"The groups of batch {number} are whole numbers, one for each of {len(x)} examples, not {describe(g.shape)} of {g.dtype}."
         )
     return x, y, g
+
+
+def _numbers(values: object, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"The {what} are no numbers: give a tensor or an array.") from None
 
 
 def _explained(

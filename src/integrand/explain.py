@@ -18,24 +18,27 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from .baselines import as_baseline
 from .core.normalisation import Normalisation
 from .core.random import reseeded
-from .errors import InputError, UnknownName
+from .errors import InputError, TargetError, UnknownName
 from .fields import Field
 from .fields.views import CallCount
 from .integration import Method
 from .integration.attached import check_recording
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
-from .integration.join import concat
+from .integration.join import concat, examples_named
 from .methods import BASELINES, about
 from .methods.baseline_names import for_inputs
 from .methods.hints import about_option
 from .model.doors import options_of
+from .model.extra import checked_extra
 from .model.layout import Layout
 from .rules import Adaptive
 from .tables.results import decoded
@@ -150,7 +153,8 @@ def explain(
             optimize=optimize,
             **options,
         )
-        return concat(list(_explain_batches(explain_batch, inputs, target)))
+        each = baseline if not _shares_references(method, options) else None
+        return concat(list(_explain_batches(explain_batch, inputs, target, each)))
     model_options = {name: options.pop(name) for name in options_of(model) if name in options}
     task = make_task(
         method,
@@ -177,16 +181,19 @@ def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) 
         raise InputError(
             "create_graph=True would keep the graphs of all batches of the loader: explain a batch at a time."
         )
-    if len(extra):
+    if len(checked_extra(extra)):
         raise InputError("extra= has something for each example, and a DataLoader none of it.")
 
 
 def _explain_batches(
-    explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any
+    explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any, baseline: Any
 ) -> Iterator[Attribution]:
     """An attribution for each batch of a loader; a target with something for each example is taken
-    apart as the examples are."""
+    apart as the examples are, and a baseline with something for each is refused."""
     named = None if target is None or is_predicted(target) else as_target(target)
+    several = None if named is None else examples_named(named)
+    if several is not None:
+        _check_order(loader)
     done = 0
     for batch in loader:
         x = batch
@@ -196,10 +203,43 @@ def _explain_batches(
                     f"A batch of the loader holds {len(batch)} things: give (x, y), of which x is explained, or a dict of inputs."
                 )
             x = batch[0]
-        count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+        first = next(iter(x.values())) if isinstance(x, dict) else x
+        count = len(first)
+        if isinstance(baseline, Tensor | np.ndarray) and baseline.ndim == first.ndim:
+            _check_alike(baseline)
         examples = torch.arange(done, done + count)
         done += count
+        if several is not None and done > several:
+            raise TargetError(
+                f"The target names something for {several} examples, and the loader has more: give it for each."
+            )
         yield explain_batch(x, target=target if named is None else named.at(examples))
+    if done == 0:
+        raise InputError("The loader is empty: there is nothing to explain.")
+    if several is not None and done < several:
+        raise TargetError(
+            f"The target names something for {several} examples, and the loader has {done}: give it for each."
+        )
+
+
+def _check_alike(baseline: Tensor | NDArray[Any]) -> None:
+    """Check that a baseline with a batch axis is the same for all examples of a loader."""
+    if len(baseline) > 1:
+        raise InputError(
+            f"This baseline has {len(baseline)} rows, one for each example, and a loader's batches do not say which of them are theirs: "
+            "give one that all share, or explain a batch at a time."
+        )
+
+
+def _check_order(loader: DataLoader[Any]) -> None:
+    """Check that a loader gives its examples in their order, which a target for each of them
+    needs."""
+    if isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, SequentialSampler):
+        return
+    raise InputError(
+        "The loader gives its examples in an order of its own (shuffle=True or a sampler), and the target names something for each in "
+        "theirs: take shuffle=False, or a target that is the same for all."
+    )
 
 
 def make_task(
@@ -223,6 +263,10 @@ def run_task(
         explainer = reseeded(explainer, seed)
     with task.ready() as field, _progress_watch(progress) as watch:
         attribution = explainer(field, task.x, watch=watch)
+    if not isinstance(attribution, Attribution):
+        raise InputError(
+            f"A method returns an Attribution, and {explainer!r} returned a {type(attribution).__name__}."
+        )
     table = layout.arranged(layout.tables) if any(layout.tables) else None
     if explainer.explains == "layer":  # arranged as the layer's values are, and no image
         layout, normalisation = attribution.layout or Layout.of(attribution.values), None

@@ -268,12 +268,24 @@ def _checked_choice(choice: object) -> Index:
             return tuple(classes[0].tolist())
         return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
     if isinstance(choice, tuple):
-        return tuple(int(w) for w in choice)
+        if not choice or not all(_is_whole(axis) for axis in choice):
+            raise TargetError(f"A position in the output is a tuple of ints, not {choice!r}.")
+        return tuple(int(axis) for axis in choice)
     if not isinstance(choice, SupportsIndex):
         raise TargetError(
             f"{choice!r} is not a class: give an int, a tensor of ints, or a position."
         )
     return int(choice.__index__())
+
+
+def _is_whole(number: object) -> bool:
+    """Whether something is a whole number: also NumPy's, or a tensor of one, but no bool."""
+    if isinstance(number, Tensor):
+        return number.numel() == 1 and number.dtype not in _NOT_WHOLE and not number.is_complex()
+    return isinstance(number, SupportsIndex) and not isinstance(number, bool)
+
+
+_NOT_WHOLE = (torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def _choices_tensor(choices: object) -> Tensor:

@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .core.normalisation import Normalisation
+from .core.options import checked_flag
 from .core.shapes import describe, flattened
 from .errors import InputError, NonFiniteInput, OneOutputWarning, TargetError, warn
 from .fields import Field, TorchField
 from .fields.adopt import adopting
 from .fields.memory import OutputCache
 from .model.doors import Encoding, door_of
-from .model.extra import Extra
+from .model.extra import Extra, checked_extra
 from .model.layout import InputsLike, Layout
 from .model.network import parameter_dtype
 from .targets import Logit, Output, PredictedSide, Target, TargetLike, as_target
@@ -66,9 +68,9 @@ class Task:
             InputError: for options of models beside a field.
         """
         options = {
-            "extra": len(extra) > 0,
+            "extra": len(checked_extra(extra)) > 0,
             "batch_size": batch_size is not None,
-            "optimize": bool(optimize),
+            "optimize": checked_flag("optimize", optimize),
             "normalisation": normalisation is not None,
         }
         if isinstance(model, Field):
@@ -86,7 +88,7 @@ class Task:
         if kind is not None:
             _check_options(options, model)
             adopted = kind.adopted(behind, first)
-            x, layout = _packed(_Reading.of(adopted, integers), inputs, encoding)
+            x, layout = _packed(_Reading.of(adopted, integers), _in_numbers(inputs), encoding)
             return cls(adopted, x, layout, is_predicted(target))
         x, layout = _packed(_Reading(parameter_dtype(behind), integers), inputs, encoding)
         if first is None:
@@ -202,6 +204,13 @@ class _Reading:
     @classmethod
     def of(cls, field: Field, integers: bool) -> _Reading:
         return cls(field.input_dtype, integers, field.columns, field.takes_missing)
+
+
+def _in_numbers(inputs: InputsLike) -> InputsLike:
+    """Inputs of a model that is no network, to which whole numbers are numbers like others."""
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iub":
+        return inputs.astype(np.float64)
+    return inputs
 
 
 def _packed(

@@ -17,7 +17,9 @@ from .base import Baseline
 
 def as_numbers(value: Tensor, x: Tensor) -> Tensor:
     """A baseline's numbers where the input is, and in its type; whole ones that this would round
-    are refused."""
+    are refused, and complex ones."""
+    if value.is_complex():
+        raise BaselineError("The baseline holds complex numbers: give real ones.")
     return (
         carried(value.to(x.device), x.dtype, "The baseline")
         if x.dtype == torch.float64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..baselines import Baseline, ReferencesLike, StartLike
 from ..core.normalisation import Normalisation
+from ..core.options import whole
 from ..core.random import reseeded
 from ..core.renamed import renamed_arguments
 from ..errors import InputError, UnknownName
@@ -134,6 +135,8 @@ def compare(
     """
     if gradients is not None and tol is not None:
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
+    if gradients is not None:
+        whole("gradients", gradients, least=1)
     named = methods_by_name(methods)
     metrics_used = metrics_by_name(metrics)
     task = Task.of(
@@ -163,9 +166,18 @@ def compare(
         )
         compared_to = _reference(compare_to, explainers, control_maps)
         results = work.run(subject, progress)
+        _check_any_map(results.scores, explainers)
         settings = _settings(subject, explainers, metrics_used, gradients, tol, seed)
     notes = _with_spending(notes, results.scores, gradients)
     return _comparison(results, task, settings, compared_to, inference, notes)
+
+
+def _check_any_map(scores: Scores, methods: Mapping[str, Explainer]) -> None:
+    """Refuse a comparison in which no method has a map of any example: its reason is nobody's but
+    the question's."""
+    pairs = [(method, example) for method in methods for example in scores.examples]
+    if pairs and all(pair in scores.reasons for pair in pairs):
+        raise InputError(f"No method has a map of any example: {scores.reasons[pairs[0]]}")
 
 
 def _comparison(
@@ -239,7 +251,10 @@ def _built(
         raise UnknownName("method to give options to", unknown, methods)
     explainers: dict[str, Explainer] = {}
     for name, method in methods.items():
-        arguments = dict(options.get(name, {}))
+        given = options.get(name, {})
+        if not isinstance(given, Mapping):
+            raise InputError(f"options= has a dict of options for {name!r}, not {given!r}.")
+        arguments = dict(given)
         if isinstance(method, str):
             start = _start(method, arguments, baseline, references)
             method = resolve_method(inputs, method, start, None, arguments, task)
@@ -262,6 +277,10 @@ def _for_inputs(
     place = baseline_arranger(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
         return baselines_by_name({name: place(b, False) for name, b in baselines.items()})
+    if isinstance(baselines, str) or not isinstance(baselines, Iterable):
+        raise InputError(
+            f"vary_baseline= is a list or dict of baselines to try, not {baselines!r}."
+        )
     return baselines_by_name([place(baseline, False) for baseline in baselines])
 
 

@@ -7,7 +7,7 @@ a column that holds no numbers is refused by name, never guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -75,13 +75,14 @@ class Table:
         """The same table with other names (N,) for its columns.
 
         Raises:
-            InputError: for another number of names.
+            InputError: for another number of names, and for a name that comes twice.
         """
-        if len(names) != len(self.names):
+        checked = checked_names(names)
+        if len(checked) != len(self.names):
             raise InputError(
-                f"There are {len(names)} feature names for {len(self.names)} columns: give one for each."
+                f"There are {len(checked)} feature names for {len(self.names)} columns: give one for each."
             )
-        new = dict(zip(self.names, map(str, names), strict=True))
+        new = dict(zip(self.names, checked, strict=True))
         shown = {new[name]: cells for name, cells in self.shown.items()}
         return replace(self, names=tuple(new.values()), shown=shown)
 
@@ -97,6 +98,25 @@ class Table:
 def is_frame(value: object) -> bool:
     """Whether a value is a data frame of a library known here."""
     return _labels_of(value) is not None
+
+
+def checked_names(names: object) -> tuple[str, ...]:
+    """Names of columns, as text.
+
+    Raises:
+        InputError: for what has no order or is one word, and for a name that comes twice.
+    """
+    if isinstance(names, str | bytes | Set | Mapping) or not isinstance(names, Iterable):
+        raise InputError(
+            f"feature_names= is a list with a name for each column in their order, not a {type(names).__name__}."
+        )
+    listed = tuple(map(str, names))
+    twice = next((name for name in listed if listed.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"feature_names= has {twice!r} more than once: give every column a name of its own."
+        )
+    return listed
 
 
 def column_names(frame: object) -> tuple[str, ...]:

@@ -66,6 +66,13 @@ def check_choice(name: str, value: object, choices: Collection[Any]) -> None:
         raise InputError(f"{name} is one of {', '.join(map(repr, choices))}, not {value!r}.")
 
 
+def checked_flag(name: str, value: object) -> bool:
+    """``value`` if it is True or False, or an error that says so."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} is True or False, not {_shown(value)}.")
+    return bool(value)
+
+
 def real(name: str, value: object) -> float:
     """``value`` as a finite number, or an error that says what the option ``name`` takes."""
     number: float = option(name, value, (float,))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -447,9 +448,18 @@ def cholesky(gram: Tensor, what: str) -> Tensor:
     return factor
 
 
+def _numbers(values: object, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name} of a process is made of numbers, in a tensor, an array or a frame of them, not {values!r:.60}."
+        ) from None
+
+
 def _checked(X: Array, y: Array) -> tuple[Tensor, Tensor]:
-    points = torch.as_tensor(X).detach().to(torch.float64)
-    outputs = torch.as_tensor(y).detach().to(points)
+    points = _numbers(X, "X").detach().to(torch.float64)
+    outputs = _numbers(y, "y").detach().to(points)
     if points.ndim != 2 or outputs.ndim != 1 or len(points) != len(outputs) or not len(points):
         raise ShapeError(
             f"A process takes X (N, n) and y (N,); got {describe(points.shape)} and {describe(outputs.shape)}. Several outputs are one GPField each."
@@ -470,7 +480,7 @@ def _kernel(
         length = (
             lengthscale
             if isinstance(lengthscale, Tensor | int | float)
-            else torch.as_tensor(lengthscale)
+            else _numbers(lengthscale, "lengthscale")
         )
         return RBF(length, 1.0 if variance is None else variance)
     if lengthscale is not None or variance is not None:

@@ -296,6 +296,10 @@ def _lengths(tensors: Sequence[Tensor]) -> Tensor:
 
 def _checked(graph: Graph, number: int) -> dict[str, dict[Any, Tensor]]:
     """The parts of a graph, or an error that says what does not fit."""
+    if not isinstance(graph, Graph):
+        raise InputError(
+            f"Graph {number} is a {type(graph).__name__}: give ig.fields.Graph(x, edge_index), which PyG's data hold as .x and .edge_index."
+        )
     parts = graph.parts()
     for key, x in parts["x"].items():
         if not x.is_floating_point() or x.ndim < 2 or not len(x):

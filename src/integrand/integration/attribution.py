@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..core.declared import Part, Stranger, declared
-from ..core.frames import Table
+from ..core.frames import Table, checked_names
 from ..core.normalisation import Normalisation
 from ..core.optional import room
 from ..core.shapes import ROUNDING, copied, describe, flattened, total
@@ -165,13 +165,14 @@ class Attribution:
             InputError: for another number of names.
         """
         fits = isinstance(self.values, Tensor) and self.values.ndim == 2
-        if not fits or len(feature_names) != self.values.shape[1]:
+        names = checked_names(feature_names)
+        if not fits or len(names) != self.values.shape[1]:
             shape = mapped(lambda t: describe(t.shape), self.values)
             raise InputError(
-                f"There are {len(feature_names)} feature names for values of shape {shape}: give one for each column of (B, N)."
+                f"There are {len(names)} feature names for values of shape {shape}: give one for each column of (B, N)."
             )
         index = () if self.table is None else self.table.index
-        return dataclasses.replace(self, table=Table(tuple(map(str, feature_names)), index))
+        return dataclasses.replace(self, table=Table(names, index))
 
     def grouped(self, groups: Mapping[str, Sequence[str | int]]) -> Attribution:
         """Sum columns that belong together, such as those of one category.
@@ -283,11 +284,18 @@ class Attribution:
         """The attribution of one or some examples, batch axis kept."""
         if not isinstance(index, slice | list) and getattr(index, "ndim", 0) == 0:
             index = operator.index(index)
+        if isinstance(index, slice):
+            index = list(range(len(self))[index])
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"There is no example {index} among {len(self)}.")
             index = [index % len(self)]
-        numbers = torch.arange(len(self))[index]
+        chosen = torch.as_tensor(index, dtype=None if len(index) else torch.long)
+        if chosen.ndim != 1 or (chosen.dtype == torch.bool and len(chosen) != len(self)):
+            raise InputError(
+                f"Examples are chosen by numbers (n,), or by a mask of {len(self)}, not by {describe(chosen.shape)}."
+            )
+        numbers = torch.arange(len(self))[chosen.cpu()]
 
         def first(t: Tensor) -> Tensor:
             return t[numbers.to(t.device)]

@@ -200,6 +200,15 @@ def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | No
     return joined
 
 
+def examples_named(target: Target) -> int | None:
+    """How many examples a target says something of, each its own; None where it says the same of
+    all."""
+    if not dataclasses.is_dataclass(target):
+        return None
+    each = [spec.name for spec in dataclasses.fields(target) if _holds_each(target, spec.name)]
+    return len(getattr(target, each[0])) if each else None
+
+
 def _holds_each(target: Target, name: str) -> bool:
     """Whether a field of a target is a tensor with an entry for each example."""
     entry, twice = getattr(target, name), getattr(target.at(torch.tensor([0, 0])), name)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..baselines import Baseline, as_baseline
@@ -80,7 +82,7 @@ class Subject:
     def ready(cls, task: Task, masks: Tensor | None = None) -> Iterator[Subject]:
         """The subject of a task that is laid out already, while its model is fit to be asked."""
         with task.ready() as field:
-            yield cls(field, task.x, task.layout, masks)
+            yield cls(field, task.x, task.layout, _checked_masks(masks, len(task.x)))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -169,3 +171,19 @@ class Subject:
                 f"Masks of shape {describe(self.masks.shape)} do not fit inputs of shape {describe(self.x.shape)}: give "
                 f"{describe((len(self.x), *self.x.shape[2:]))} or {describe(self.x.shape)}, at the size the model sees."
             ) from None
+
+
+def _checked_masks(masks: object, examples: int) -> Tensor | None:
+    """Masks (B, …) as a tensor; None where there are none."""
+    if masks is None:
+        return None
+    if not isinstance(masks, Tensor | np.ndarray):
+        raise InputError(
+            f"masks= is a tensor (B, H, W) of where the evidence is, not a {type(masks).__name__}."
+        )
+    tensor = torch.as_tensor(masks)
+    if tensor.ndim == 0 or len(tensor) != examples:
+        raise ShapeError(
+            f"masks= has shape {describe(tensor.shape)}: it holds one mask for each of {examples} examples."
+        )
+    return tensor

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..errors import TrainingModeWarning, warn
+from ..errors import ModelError, TrainingModeWarning, warn
 from .turns import turn, undone
 
 INSTANCE_NORMS = (nn.modules.instancenorm._InstanceNorm,)
@@ -74,6 +75,10 @@ def _borrow(parts: Sequence[nn.Module], keys: list[Hashable], *, frozen: bool) -
         keys.append(key)
 
     for module in parts:
+        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+            raise ModelError(
+                f"The model holds a {type(module).__name__} that has no weights yet: run the model on some inputs first."
+            )
         if in_training(module) or (shared and ("mode", id(module)) in _loans):
             change(("mode", id(module)), module, partial(_in_eval_mode, module))
         scripted = isinstance(module, torch.jit.ScriptModule)

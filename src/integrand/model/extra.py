@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..core.shapes import describe
 from ..core.values import part
-from ..errors import ShapeError
+from ..errors import InputError, ShapeError
 
 
 @part
@@ -35,6 +35,22 @@ class Shared:
     """
 
     value: Any
+
+
+def checked_extra(extra: object) -> Sequence[Any] | Mapping[str, Any]:
+    """Further arguments of a model as they are given to ``explain``: several, or a single tensor.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(extra, tuple | list | Mapping):
+        return extra
+    if isinstance(extra, Tensor | np.ndarray | Shared):
+        return (extra,)
+    raise InputError(
+        f"extra= is a tuple or list of the model's further arguments, or a dict of them by name, not a {type(extra).__name__}: "
+        "for one argument write extra=(argument,)."
+    )
 
 
 @dataclass(frozen=True, eq=False)

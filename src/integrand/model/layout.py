@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.frames import FrameLike, Table, is_frame, numbers_of
+from ..core.frames import FrameLike, Table, checked_names, is_frame, numbers_of
 from ..core.shapes import carried, carrier, describe
 from ..errors import InputError, IntegerInput, ShapeError
 from .doors import Encoding, encoded_as_given
@@ -166,13 +166,14 @@ class Layout:
         """
         if self.source is not None:
             return replace(self, source=self.source.renamed(feature_names))
-        if not self.single or len(self.shapes[0]) != 1 or len(feature_names) != self.shapes[0][0]:
+        names = checked_names(feature_names)
+        if not self.single or len(self.shapes[0]) != 1 or len(names) != self.shapes[0][0]:
             shapes = ", ".join(describe(shape) for shape in self.shapes)
             raise InputError(
-                f"There are {len(feature_names)} feature names for examples of shape {shapes}: give one for each column of (B, N)."
+                f"There are {len(names)} feature names for examples of shape {shapes}: give one for each column of (B, N)."
             )
         table = self.tables[0] or Table(())
-        return replace(self, tables=(replace(table, names=tuple(map(str, feature_names))),))
+        return replace(self, tables=(replace(table, names=names),))
 
     @property
     def features(self) -> Tensor | None:
@@ -263,6 +264,10 @@ def _tensor(
         return part
     if is_frame(part):
         return numbers_of(part, dtype or torch.get_default_dtype(), columns)
+    if isinstance(part, np.ma.MaskedArray) and bool(np.ma.getmaskarray(part).any()):
+        raise InputError(
+            f"{who} is an array with masked entries, and a model has no mask: fill them first, with array.filled(value)."
+        )
     if not isinstance(part, np.ndarray):
         raise InputError(f"{who} is a {type(part).__name__}, not a tensor.")
     try:

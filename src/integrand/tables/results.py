@@ -160,7 +160,12 @@ def partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]
     """All columns in groups, in order of their first; a column that is in none is its own group."""
     positions = {name: i for i, name in enumerate(names)}
     group_of: dict[int, str] = {}
-    for group, members in groups.items():
+    if not isinstance(groups, Mapping):
+        raise InputError(
+            f"Groups are a dict of lists of columns by the group's name, not a {type(groups).__name__}."
+        )
+    for label, members in groups.items():
+        group = str(label)
         if isinstance(members, str) or not len(members):
             raise InputError(
                 f"Group {group!r} is {members!r}: give a list of the columns that belong to it."
@@ -177,7 +182,7 @@ def partition(groups: Groups, names: Sequence[str]) -> dict[str, tuple[int, ...]
     members_of: dict[str, tuple[int, ...]] = {}
     for i, name in enumerate(names):
         group = group_of.get(i, name)
-        if i not in group_of and group in groups:
+        if i not in group_of and group in map(str, groups):
             raise InputError(
                 f"Group {group!r} has the name of a column that is not in it: call one of them otherwise."
             )
