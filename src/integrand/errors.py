@@ -7,6 +7,7 @@
     │   ├── NonFiniteInput               NaN or infinity in the input
     │   ├── TargetError                  the target does not fit the model's output
     │   ├── BaselineError                the baseline does not fit the input
+    │   ├── MissingData                  a suite's problem finds no examples of its kind
     │   └── ImageError                   a picture that cannot be read
     ├── ModelError (RuntimeError)        the model cannot be explained as it is
     │   ├── DetachedModel                no gradient leads from the output to the input
@@ -69,6 +70,10 @@ class TargetError(InputError):
 
 class BaselineError(InputError):
     """The baseline does not fit the input."""
+
+
+class MissingData(InputError):
+    """A problem of a suite finds no examples of its kind where it was told to look."""
 
 
 class ImageError(InputError):

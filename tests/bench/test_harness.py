@@ -266,3 +266,20 @@ def test_metrics_with_a_summary_of_their_own_keep_it(
         method: pytest.approx(scores.curves["deletion"][m].max())
         for m, method in enumerate(scores.methods)
     }
+
+
+def test_a_run_whose_data_are_not_there_is_left_out(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
+    """The others are run; where there are data for none, that is an error."""
+    second = RECIPE.replace(
+        "[[claim]]", '[[run]]\nname = "texts"\nproblem = "questions"\n[[claim]]'
+    )
+    suite = recipe.parsed("toy", second)
+    results = harness.run(suite, harness.RunOptions(tmp_path / "out", tmp_path))
+    toys, texts = results.finished
+    assert toys.scores is not None
+    assert texts.scores is None
+    assert "train.txt" in texts.left_out
+    with pytest.raises(ig.errors.MissingData, match=r"train\.txt"):
+        harness.run(suite, harness.RunOptions(tmp_path / "out2", tmp_path, runs=("texts",)))

@@ -27,7 +27,7 @@ from ..compare.controls import Control
 from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
-from ..errors import InputError, MissingExtra
+from ..errors import InputError, MissingData, MissingExtra
 from ..metrics import Metric
 from .claims import ClaimResult, hold
 from .names import method, metric
@@ -72,7 +72,12 @@ class Finished:
     scores: Scores | None
     facts: dict[str, Any] = field(default_factory=dict)
     summaries: dict[str, dict[str, float]] = field(default_factory=dict)
-    left_out: str = ""
+    missing: MissingExtra | MissingData | None = None
+
+    @property
+    def left_out(self) -> str:
+        """Why there was no run; empty where there was one."""
+        return "" if self.missing is None else str(self.missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +95,12 @@ class Results:
 def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Results:
     """Run a suite, or go on with it.
 
-    A run whose model or data need a package that is not installed is left out, and its reason is
-    part of the results.
+    A run whose model or data need a package that is not installed, or whose kind of examples
+    ``data`` does not hold, is left out, and its reason is part of the results.
 
     Raises:
         InputError: for a folder that holds results of another recipe or seed.
+        MissingData: where ``data`` holds examples for none of the runs.
     """
     _claim_folder(suite, request)
     until = None if request.minutes is None else time.monotonic() + 60 * request.minutes
@@ -103,6 +109,9 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
         if request.runs and suite_run.name not in request.runs:
             continue
         finished.append(_finished(suite_run, request, until, tell))
+    absent = [result.missing for result in finished if isinstance(result.missing, MissingData)]
+    if absent and all(result.missing for result in finished):
+        raise absent[0]
     scores = {result.run.name: result.scores for result in finished if result.scores is not None}
     claims = tuple(
         hold(claim, run_scores, seed=request.seed)
@@ -120,9 +129,9 @@ def _finished(
     tell(f"{suite_run.name}: {suite_run.problem}")
     try:
         problem = problem_named(suite_run.problem)(setting, **suite_run.options)
-    except MissingExtra as error:
+    except (MissingExtra, MissingData) as error:
         tell(f"{suite_run.name} is left out: {error}")
-        return Finished(suite_run, None, left_out=str(error))
+        return Finished(suite_run, None, missing=error)
     folder = request.out / suite_run.name
     folder.mkdir(parents=True, exist_ok=True)
     limits = [

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...core.normalisation import Normalisation
 from ...core.random import generator
-from ...errors import InputError, UnknownName
+from ...errors import MissingData, UnknownName
 from ...fields import Field
 from ...metrics import Subject
 
@@ -91,10 +91,10 @@ class ProblemOptions:
         """The data.
 
         Raises:
-            InputError: where there are none.
+            MissingData: where there are none.
         """
         if self.data is None or not self.data.exists():
-            raise InputError(f"{who} needs --data: {what}; {self.data or 'nothing'} was given.")
+            raise MissingData(f"{who} needs --data: {what}; {self.data or 'nothing'} was given.")
         return self.data
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...baselines import Constant, Gaussian, Given, OtherClass, Relevant
 from ...core.optional import optional
-from ...errors import InputError
+from ...errors import InputError, MissingData
 from ..training import accuracy, trained
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
@@ -72,7 +72,7 @@ def _split(setting: ProblemOptions, who: str) -> tuple[QuestionSet, QuestionSet]
         if (folder / "train.txt").is_file() and (folder / "test.txt").is_file():
             train = lines_of(folder / "train.txt")
             return train, lines_of(folder / "test.txt", train.classes)
-    raise InputError(
+    raise MissingData(
         f"{who} looks for train.txt and test.txt in {data}, in its subfolder trec and beside it, and finds none."
     )
 
