@@ -203,9 +203,10 @@ def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | No
 def examples_named(target: Target) -> int | None:
     """How many examples a target says something of, each its own; None where it says the same of
     all."""
-    if not dataclasses.is_dataclass(target):
+    parts: Any = target
+    if not dataclasses.is_dataclass(parts):
         return None
-    each = [spec.name for spec in dataclasses.fields(target) if _holds_each(target, spec.name)]
+    each = [spec.name for spec in dataclasses.fields(parts) if _holds_each(target, spec.name)]
     return len(getattr(target, each[0])) if each else None
 
 

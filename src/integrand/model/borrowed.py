@@ -75,7 +75,7 @@ def _borrow(parts: Sequence[nn.Module], keys: list[Hashable], *, frozen: bool) -
         keys.append(key)
 
     for module in parts:
-        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+        if any(p is not None and is_lazy(p) for p in module._parameters.values()):
             raise ModelError(
                 f"The model holds a {type(module).__name__} that has no weights yet: run the model on some inputs first."
             )
