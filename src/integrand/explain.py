@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -184,14 +184,20 @@ def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) 
 def _explain_batches(
     explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any
 ) -> Iterator[Attribution]:
-    """An attribution for each batch of a loader; a target with something for each example is taken
-    apart as the examples are."""
+    """An attribution for each batch of a loader."""
+    for x, batch_target in target_by_batch(loader, target):
+        yield explain_batch(x, target=batch_target)
+
+
+def target_by_batch(batches: Iterable[Any], target: Any) -> Iterator[tuple[Any, Any]]:
+    """The inputs of each batch, and its target; one with something for each example is taken apart
+    as the examples are."""
     named = None if target is None or is_predicted(target) else as_target(target)
     done = 0
-    for batch in loader:
+    for batch in batches:
         x = batch
         if isinstance(batch, tuple | list):
-            if len(batch) > 2:
+            if len(batch) not in (1, 2):
                 raise InputError(
                     f"A batch of the loader holds {len(batch)} things: give (x, y), of which x is explained, or a dict of inputs."
                 )
@@ -199,7 +205,7 @@ def _explain_batches(
         count = len(next(iter(x.values())) if isinstance(x, dict) else x)
         examples = torch.arange(done, done + count)
         done += count
-        yield explain_batch(x, target=target if named is None else named.at(examples))
+        yield x, target if named is None else named.at(examples)
 
 
 def make_task(
