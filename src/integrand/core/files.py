@@ -145,7 +145,7 @@ def sync_folder(folder: Path) -> None:
 # --- lines that are added one by one ------------------------------------------------------------------------------------
 
 
-def appended(path: str | Path, record: Mapping[str, Any]) -> None:
+def appended(path: str | Path, record: Mapping[str, Any], *, sync: bool = True) -> None:
     """Add a line to a file and wait until it is on the disk; a line that does not fit is taken back.
 
     The line is JSON behind a hash of it, so that one that was cut off by a kill is known for none.
@@ -164,7 +164,8 @@ def appended(path: str | Path, record: Mapping[str, Any]) -> None:
             written = 0
             while written < len(line):
                 written += os.write(handle, line[written:])
-            os.fsync(handle)
+            if sync:
+                os.fsync(handle)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(handle, start)
@@ -184,6 +185,24 @@ def checked_lines(path: str | Path) -> list[str]:
         return []
     pairs = (line.partition(" ") for line in content.split("\n"))
     return [text for mark, _, text in pairs if text and mark == digest(text.encode())]
+
+
+def take_lock(handle: int, *, wait: bool = False) -> bool:
+    """Take the lock of an open file, until it is closed; False where another process has it.
+
+    The lock is the kernel's: whatever kills a process releases it. Systems without one have none.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system of a network that has no locks
+        return True
+    return True
 
 
 def digest(content: bytes) -> str:
