@@ -40,7 +40,7 @@ from tests.test_cli import CODE, SLOW, explain, text  # noqa: E402
 FLAGS = ("--method", "integrated", "--nodes", "2")
 MODELS = (
     CODE
-    + SLOW
+    + SLOW.replace("time.sleep(1.0)", "time.sleep(0.3)")
     + """
 class Curved(nn.Module):
     def __init__(self):

@@ -383,6 +383,7 @@ def _flags(record: PictureRecord) -> dict[str, bool]:
 
 def _map_entry(record: PictureRecord, made: MapRecord) -> MapEntry:
     return MapEntry(
+        made.method,
         made.title,
         _thumbnail(record, f"{record.stem}-{made.method}"),
         gap_text(made),

@@ -31,8 +31,12 @@ FLAGS = ("failed", "incomplete", "not converged")
 
 @dataclass(frozen=True)
 class MapEntry:
-    """One map of a picture: texts, and the address of its thumbnail where there is one."""
+    """One map of a picture: texts, and the address of its thumbnail where there is one.
 
+    ``name`` is that of its method, ``title`` what the method is called.
+    """
+
+    name: str
     title: str
     thumbnail: str
     gap: str
