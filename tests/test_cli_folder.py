@@ -388,9 +388,14 @@ def test_one_process_writes_a_part(place: Path) -> None:
     before = Path("integrand-out/index.html").read_bytes()
     with Path("integrand-out/records/.1-of-1.lock").open("w") as held:
         assert take_lock(held.fileno())
-        result = explain("many", *FLAGS)
-        assert result.exit_code == 2
-        assert "Another process is writing integrand-out" in text(result)
+        journal = Path("integrand-out/records/1-of-1.jsonl")
+        appended(journal, {"begun": "sky", "files": []})
+        content = journal.read_bytes()
+        for flags in ((), ("--resume",)):
+            result = explain("many", *FLAGS, *flags)
+            assert result.exit_code == 2
+            assert "Another process is writing integrand-out" in text(result)
+            assert journal.read_bytes() == content
     assert Path("integrand-out/index.html").read_bytes() == before
 
 
@@ -451,6 +456,7 @@ def test_more_parts_than_pictures(place: Path) -> None:
     result = explain("many", *FLAGS, "--part", "4/5")
     assert result.exit_code == 0, result.output
     assert "Part 4/5 has no pictures" in text(result)
+    assert not Path("integrand-out").exists()
 
 
 @pytest.mark.slow

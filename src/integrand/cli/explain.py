@@ -327,7 +327,7 @@ def _totals(counts: Any) -> str:
         f"{count(counts['gradients'])} gradients",
     ]
     if counts["failed"]:
-        parts.insert(2, f"{counts['failed']} pictures failed")
+        parts.insert(1, f"{counts['failed']} failed")
     return ", ".join(parts)
 
 

@@ -150,6 +150,7 @@ class OutputFolder:
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder, self.part)
         self._new = not self.journal.file.exists()
+        self._opened = False
         self.changed = self._changed()
         for record in self._standing():
             self._earlier[record.stem] = record
@@ -205,6 +206,7 @@ class OutputFolder:
             InputError: where another process writes the same part.
         """
         self.journal.open(self.fingerprint, self.settings)
+        self._opened = True
 
     def begin(self, stem: str, files: Sequence[str]) -> None:
         """A picture is about to be explained."""
@@ -286,6 +288,8 @@ class OutputFolder:
     def finish(self) -> None:
         """Write summary and overview, and remove what an earlier run left and this one did not
         write again. Where there is no map at all, what was there stays as it was."""
+        if not self._opened:  # another process writes
+            return
         try:
             if not any(record.maps for record in self.merged()):
                 self._forget()

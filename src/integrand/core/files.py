@@ -158,8 +158,10 @@ def appended(path: str | Path, record: Mapping[str, Any], *, sync: bool = True) 
     handle = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
         start = os.lseek(handle, 0, os.SEEK_END)
-        if start and os.pread(handle, 1, start - 1) != b"\n":
-            line = b"\n" + line  # a line before it was cut off
+        if start:
+            os.lseek(handle, start - 1, os.SEEK_SET)
+            if os.read(handle, 1) != b"\n":
+                line = b"\n" + line  # a line before it was cut off
         try:
             written = 0
             while written < len(line):
