@@ -371,6 +371,22 @@ def test_what_was_stopped_goes_on(place: Path, monkeypatch, stop: Any) -> None:
             assert torch.equal(maps("whole", name, method), maps("integrand-out", name, method))
 
 
+def test_a_signal_while_a_page_is_written_costs_no_picture(place: Path, monkeypatch) -> None:
+    real, drawn = command.page, []
+
+    def signalled(*args: Any, **options: Any) -> Any:
+        drawn.append(1)
+        if len(drawn) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args, **options)
+
+    monkeypatch.setattr(command, "page", signalled)
+    assert explain("many", *FLAGS).exit_code == 143
+    assert [row["page"] for row in rows()] == ["leaf.html", "rose.html"]
+    result = explain("many", *FLAGS, "--resume")
+    assert "2 of 3 pictures are done already." in text(result)
+
+
 def test_a_line_that_was_cut_off_is_none(place: Path, monkeypatch) -> None:
     assert explain("many", *FLAGS).exit_code == 0
     journal = place / "integrand-out/records/1-of-1.jsonl"

@@ -224,7 +224,9 @@ class _Run:
                     if work.maps:
                         self.folder.add(work.finish(done=False))
                 raise
-            record = work.finish()
+            with undisturbed():  # a signal that comes while pages are written costs no picture
+                record = work.finish()
+                self.folder.add(record)
             yield Outcome(picture, record, work.files.refused, work.files.full, (), work.error)
             desk.tell_heard()
 

@@ -214,7 +214,9 @@ class OutputFolder:
             self.journal.begin(stem, list(files))
 
     def add(self, record: PictureRecord) -> None:
-        """A picture is explained; its files are written."""
+        """A picture is explained; its files are written. To say so twice does nothing."""
+        if self._records.get(record.stem) is record:
+            return
         with undisturbed():
             self._records[record.stem] = record
             with self._writing():
