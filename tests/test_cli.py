@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import torch
 
 import integrand as ig
 from integrand.core import optional
+from integrand.core.files import appended
 from integrand.errors import BaselineError
 
 pytest.importorskip("typer")
@@ -71,6 +73,17 @@ def jumpy():
             return super().forward(torch.tanh(400 * (z - 0.47)) + z)
     return ImageModel("jumpy", Jumpy().eval(), ig.Normalisation.unit(), 16)
 """
+
+
+ALWAYS = {
+    "index.html",
+    "summary.parquet",
+    "summary.csv",
+    "summary.json",
+    "records",
+    "thumbs",
+}
+"""What is in every folder of results beside pages and maps."""
 
 
 @pytest.fixture
@@ -123,7 +136,7 @@ def test_four_methods_explain_a_picture(place: Path) -> None:
     assert all("%" in rows[method][2] for method in methods)
     assert "Wrote integrand-out/index.html" in result.stdout
     made = {file.name for file in (place / "integrand-out").iterdir()}
-    assert made == {"index.html"} | {
+    assert made == ALWAYS | {"rose.html"} | {
         f"rose-{method}.{end}" for method in methods for end in ("png", "safetensors")
     }
     html = (place / "integrand-out/index.html").read_text("utf-8")
@@ -235,13 +248,15 @@ def test_no_tolerance_at_all(place: Path, tol: str) -> None:
     assert "tol" in text(result)
 
 
-def test_a_folder_is_explained_on_as_many_pages_as_it_takes(place: Path, monkeypatch) -> None:
-    monkeypatch.setattr(command, "_PAGE", 2)
+def test_every_picture_of_a_folder_has_a_page(place: Path) -> None:
     result = explain("many", "many/sky.png", "--method", "integrated", "--nodes", "2")
     assert result.exit_code == 0, result.output
-    assert "Wrote integrand-out/index.html, integrand-out/page-2.html" in result.stdout
-    names = sorted(file.name for file in (place / "integrand-out").glob("*.png"))
-    assert names == ["leaf-integrated.png", "rose-integrated.png", "sky-integrated.png"]
+    assert "3 pictures, 3 maps, 6 gradients" in result.stdout
+    assert "Wrote integrand-out/index.html; summary.parquet, summary.csv, summary.json" in result.stdout  # fmt: skip
+    made = {file.name for file in (place / "integrand-out").iterdir()}
+    assert made == ALWAYS | {
+        f"{name}{end}" for name in ("leaf", "rose", "sky") for end in (".html", "-integrated.png")
+    }
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(place: Path) -> None:
@@ -265,18 +280,24 @@ def test_the_photo_baseline_is_another_photograph(place: Path) -> None:
         "2",
         "--save",
     )
-    for extra, name in ((("--references", "many/sky.png"), "sky"), ((), "leaf")):
+    pytest.importorskip("skimage")
+    references = ("--references", "many/sky.png")
+    for extra, source, name in (
+        (references, "many/sky.png", "sky"),
+        ((), "sample:rocket", "rocket"),  # and not a picture that happens to be beside it
+    ):
         assert explain("many/rose.png", "many/leaf.png", *flags, *extra).exit_code == 0
         found = ig.load(place / "integrand-out/rose-integrated.safetensors")
-        other = load_model("toys.py:colours").prepare(f"many/{name}.png")
-        assert found.names == ("photo", "black")
+        other = load_model("toys.py:colours").prepare(source)
+        assert found.names == (f"photo ({name})", "black")
         assert torch.equal(found.baselines[0], other)
 
 
 def test_without_another_photograph_it_is_left_out_and_said_so(place: Path, monkeypatch) -> None:
     monkeypatch.setattr(command.presets, "PHOTOGRAPHS", ())
     flags = ("--method", "weighted", "--method", "expected", "--nodes", "2")
-    result = explain("many/rose.png", *flags)
+    starts = ("--baseline", "black", "--baseline", "photo")
+    result = explain("many/rose.png", *flags, *starts)
     assert result.exit_code == 0, result.output
     assert text(result).count("There is no other photograph, so that baseline is left out") == 1
     stuck = explain("many/rose.png", "--method", "integrated", "--method", "ig2", "--out", "stuck")
@@ -372,7 +393,9 @@ def test_every_method_explains_a_picture(place: Path, monkeypatch) -> None:
     for name in left_out:
         assert f"{name} is left out: " in text(result)
     sheets = {"rose-methods.png", "rose-methods-same-scale.png"}
-    assert made == {"index.html"} | sheets | {f"rose-{name}.png" for name in set(some) - left_out}
+    assert made == ALWAYS | {"rose.html"} | sheets | {
+        f"rose-{name}.png" for name in set(some) - left_out
+    }
     assert "latent: autoencoder of 8 × 8 patches" in text(result)
     page = (place / "integrand-out/index.html").read_text("utf-8")
     assert page.count('<figure class="card">') == len(some) - 2
@@ -508,6 +531,7 @@ def test_what_is_done_when_stopped_is_written(place: Path, monkeypatch) -> None:
     assert "leaf" in html
     assert "rose" in html
     assert len(list((place / "integrand-out").glob("*.png"))) == 3
+    assert "<code>expected</code>" not in (place / "integrand-out/rose.html").read_text("utf-8")
 
 
 @pytest.fixture
@@ -719,65 +743,77 @@ def skip():
 # --- files, disks and names -------------------------------------------------------------------------------------------
 
 
-def links(page: Path) -> list[str]:
-    """Where a page's links to other pages lead."""
-    return re.findall(r'<a href="((?:index|page-\d+)\.html)(?:#[^"]*)?"', page.read_text("utf-8"))
+def links(page: Path) -> set[str]:
+    """Where a page's links lead."""
+    return {
+        unquote(link)
+        for link in re.findall(r'<a [^>]*href="([^"#:]+)"', page.read_text("utf-8"))
+        if not link.startswith("summary.")
+    }
 
 
-def test_pages_lead_to_one_another(place: Path, monkeypatch) -> None:
-    monkeypatch.setattr(command, "_PAGE", 1)
+def test_pages_lead_to_one_another(place: Path) -> None:
+    shutil.copy(place / "many/sky.png", place / "many/ciel d'été #1.png")
+    shutil.copy(place / "many/sky.png", place / "many/index.png")
     assert explain("many", "--method", "integrated", "--nodes", "2").exit_code == 0
     out = place / "integrand-out"
-    pages = ["index.html", "page-2.html", "page-3.html"]
-    assert sorted(file.name for file in out.glob("*.html")) == pages
-    for name in pages:
-        assert set(links(out / name)) >= set(pages) - {name}
-        assert all((out / link).is_file() for link in links(out / name))
-    index = (out / "index.html").read_text("utf-8")
-    for head, name in zip(
-        ("leaf", "rose", "sky"), pages, strict=True
-    ):  # every picture can be reached from the first page
-        assert f'<a href="{name}#case-1">{head}</a>' in index
-        assert '<section class="case pixelated" id="case-1">' in (out / name).read_text("utf-8")
+    pages = {"leaf.html", "rose.html", "sky.html", "ciel_d_été_1.html", "index-2.html"}
+    assert {file.name for file in out.glob("*.html")} == pages | {"index.html"}
+    assert links(out / "index.html") == pages
+    assert all(links(out / name) == {"index.html"} for name in pages)
+    assert '<a href="ciel_d_%C3%A9t%C3%A9_1.html">ciel d&#39;été #1</a>' in (
+        out / "index.html"
+    ).read_text("utf-8")
 
 
-def test_one_page_has_no_links_to_pages(place: Path) -> None:
+def test_of_a_single_picture_the_first_page_is_its_own(place: Path) -> None:
     assert explain("many/rose.png", "--method", "integrated", "--nodes", "2").exit_code == 0
-    assert links(place / "integrand-out/index.html") == []
+    out = place / "integrand-out"
+    assert links(out / "index.html") == set()
+    assert "<h2>rose</h2>" in (out / "index.html").read_text("utf-8")
+    assert links(out / "rose.html") == {"index.html"}
 
 
-def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(
-    place: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr(command, "_PAGE", 1)
+def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(place: Path) -> None:
     flags = ("--method", "integrated", "--nodes", "2")
     assert explain("many", *flags, "--save").exit_code == 0
     out = place / "integrand-out"
     (out / "mine.png").write_bytes(b"of the user's own")
     (out / "page-9.html").write_text("of the user's own")
+    (out / "leaf.html").write_text("replaced by the user's own")
     result = explain("many/sky.png", "many/rose.png", *flags)
     assert result.exit_code == 0, result.output
-    assert "2 maps and pages of an earlier run in integrand-out were removed." in text(result)
+    assert "3 maps and pages of an earlier run in integrand-out were removed." in text(result)
     left = {file.name for file in out.iterdir()}
     saved = {
         f"{name}-integrated.safetensors" for name in ("leaf", "rose", "sky")
     }  # attributions are not thrown away
-    maps = {"sky-integrated.png", "rose-integrated.png"}
-    assert left == saved | maps | {"index.html", "page-2.html", "mine.png", "page-9.html"}
+    pages = {f"{name}{end}" for name in ("sky", "rose") for end in (".html", "-integrated.png")}
+    assert left == saved | pages | ALWAYS | {"mine.png", "page-9.html", "leaf.html"}
+    assert {file.name[:4] for file in (out / "thumbs").iterdir()} == {"sky.", "sky-", "rose"}
     again = explain("many/sky.png", "many/rose.png", *flags)
     assert "removed" not in text(again)
 
 
-def test_names_in_a_page_cannot_remove_files_elsewhere(place: Path) -> None:
-    (place / "precious.png").write_bytes(b"kept")
+def test_names_in_a_journal_cannot_remove_files_elsewhere(place: Path) -> None:
     out = place / "integrand-out"
-    out.mkdir()
-    listed = '<meta name="generator" content="integrand explain"><!-- files of this run: ["../precious.png", "toys.py", 3] -->\n'
-    (out / "index.html").write_text(f"<head>{listed}</head>")
-    (out / "toys.py").write_text("kept")
+    (out / "records").mkdir(parents=True)
+    kept = [
+        place / "precious.png",
+        out / "toys.py",
+        out / "more/deep.png",
+        out / "more.safetensors",
+    ]
+    for file in kept:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("kept")
+    (out / "ours.png").write_text("ours")
+    (out / "link.png").symlink_to(place / "precious.png")
+    names = ["../precious.png", str(place / "precious.png"), "toys.py", "more/deep.png", "ours.png", "more.safetensors", "link.png", "thumbs/../toys.py", 3]  # fmt: skip
+    appended(out / "records/1-of-1.jsonl", {"begun": "x", "files": names})
     assert explain("many/sky.png", "--method", "integrated", "--nodes", "2").exit_code == 0
-    assert (place / "precious.png").exists()
-    assert (out / "toys.py").exists()
+    assert all(file.read_text() == "kept" for file in kept)
+    assert not (out / "ours.png").exists()
 
 
 def test_another_command_s_folder_is_refused(place: Path) -> None:
@@ -806,8 +842,8 @@ def test_pictures_of_one_name_can_be_told_apart(place: Path) -> None:
     result = explain("many/rose.png", "more/rose.png", "--method", "integrated", "--nodes", "2")
     assert result.exit_code == 0, result.output
     page = (place / "integrand-out/index.html").read_text("utf-8")
-    assert "<h2>many/rose.png</h2>" in page
-    assert "<h2>more/rose.png</h2>" in page
+    assert '<a href="rose.html">many/rose.png</a>' in page
+    assert '<a href="rose-2.html">more/rose.png</a>' in page
     assert "many/rose.png" in result.stdout
 
 
@@ -818,7 +854,7 @@ def test_long_names_are_shortened_and_stay_apart(place: Path) -> None:
     result = explain(*names, "many/rose.png", "--method", "integrated", "--nodes", "2", "--save")
     assert result.exit_code == 0, result.output
     made = sorted(file.name for file in (place / "integrand-out").glob("x*"))
-    assert len(made) == 4
+    assert len(made) == 6
     assert max(map(len, made)) < 160
     assert (place / "integrand-out/rose-integrated.safetensors").exists()
 
@@ -840,10 +876,8 @@ def test_a_file_that_cannot_be_written_is_told_and_the_rest_goes_on(place: Path)
     )
     assert "Traceback" not in result.output
     assert {file.name for file in (place / "integrand-out").glob("*.png") if file.is_file()} == {"leaf-integrated.png", "sky-integrated.png"}  # fmt: skip
-    page = (place / "integrand-out/index.html").read_text("utf-8")
-    assert all(
-        f"<h2>{name}</h2>" in page for name in ("leaf", "rose", "sky")
-    )  # its map is on the page all the same
+    page = (place / "integrand-out/rose.html").read_text("utf-8")
+    assert "map alone" in page  # its map is on the page all the same
 
 
 @pytest.fixture
@@ -880,22 +914,29 @@ def test_a_full_disk_ends_without_a_traceback_and_leaves_the_earlier_page(small_
 
 
 def test_a_disk_that_fills_up_keeps_what_was_finished(place: Path, monkeypatch) -> None:
-    real, written = os.fsync, []
+    """Nothing can be written from the second picture's page on; later there is room again."""
+    real, full = os.fsync, []
 
-    def full_after_three(handle: int) -> None:
-        written.append(handle)
-        if len(written) > 3:
+    def fsync(handle: int) -> None:
+        full.append("rose.html" in os.listdir(place / "integrand-out"))
+        if any(full):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 
-    monkeypatch.setattr(os, "fsync", full_after_three)
-    monkeypatch.setattr(command, "_PAGE", 1)
-    result = explain("many", "--method", "integrated", "--nodes", "2")
-    assert result.exit_code == 1
+    flags = ("many", "--method", "integrated", "--nodes", "2")
+    out = place / "integrand-out"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        result = explain(*flags)
+    assert result.exit_code == 2, result.output
     assert "No space left on device" in text(result)
-    made = sorted(file.name for file in (place / "integrand-out").iterdir())
-    assert made == ["index.html", "leaf-integrated.png", "rose-integrated.png"]
-    assert links(place / "integrand-out/index.html") == []  # no link to a page that is not there
+    assert "make room, then --resume" in text(result)
+    assert (out / "leaf.html").exists()
+    assert not (out / "sky.html").exists()
+    again = explain(*flags, "--resume")
+    assert again.exit_code == 0, again.output
+    assert "1 of 3 pictures are done already." in text(again)
+    assert links(out / "index.html") == {"leaf.html", "rose.html", "sky.html"}
 
 
 @pytest.mark.parametrize("out", ["toys.py/inside", "none/such/../../toys.py"])
@@ -941,8 +982,8 @@ def test_names_give_the_terminal_no_orders(place: Path) -> None:
     assert "[red]green[/red] (1)" in result.stdout
     assert "dark␊blue�2J (2)" in result.stdout
     assert "␛[2Jgone.png" in result.stderr or "\\x1b[2Jgone.png" in result.stderr
-    page = (place / "integrand-out/index.html").read_text("utf-8")
-    assert "[red]green[/red]" in page
+    pages = [file.read_text("utf-8") for file in (place / "integrand-out").glob("*.html")]
+    assert any("[red]green[/red]" in page for page in pages)
     several = explain("many/rose.png", "--target", "e", model="evil.py:evil")
     assert "\x1b" not in several.stderr
 
@@ -978,7 +1019,7 @@ def test_sigterm_ends_like_ctrl_c(place: Path, monkeypatch) -> None:
     assert result.exit_code == 143
     assert "Stopped. What was finished is written." in text(result)
     html = (place / "integrand-out/index.html").read_text("utf-8")
-    assert all(f"<h2>{name}</h2>" in html for name in ("leaf", "rose"))
+    assert all(f'<a href="{name}.html">{name}</a>' in html for name in ("leaf", "rose"))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -1021,7 +1062,7 @@ def test_a_real_process_is_terminated_politely(place: Path) -> None:
     _, said = run.communicate(timeout=60)
     assert run.returncode == 143, said
     assert "Stopped. What was finished is written." in said
-    assert "<h2>leaf</h2>" in (place / "integrand-out/index.html").read_text("utf-8")
+    assert "leaf.html" in (place / "integrand-out/index.html").read_text("utf-8")
 
 
 SLOW = """
@@ -1041,9 +1082,9 @@ def slow():
 
 def test_pages_are_called_as_the_model_is(place: Path) -> None:
     assert explain("many/rose.png", "--method", "integrated", "--nodes", "2").exit_code == 0
-    assert "<title>colours explained</title>" in (place / "integrand-out/index.html").read_text(
-        "utf-8"
-    )
+    assert "<title>rose · colours explained</title>" in (
+        place / "integrand-out/index.html"
+    ).read_text("utf-8")
 
 
 def test_maps_are_titled_by_picture_class_and_method(place: Path, monkeypatch) -> None:

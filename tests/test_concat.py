@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import integrand as ig
+from integrand.errors import InputError
 from integrand.integration.attribution import Attribution
 from tests.problems import tanh_mlp, wave
 
@@ -126,3 +128,27 @@ def test_different_shapes_nothing_and_strangers_are_refused() -> None:
         ig.concat([])
     with pytest.raises(ig.errors.InputError, match="entry 1 is a Tensor"):
         ig.concat([method(sums, wave(2, 3)), wave(2, 3)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 4], [3, 3, 1], [1] * 7])
+@pytest.mark.parametrize("case", ["one", "predicted"])
+def test_what_was_saved_is_joined_as_well(tmp_path: Path, case: str, sizes: list[int]) -> None:
+    """Targets are texts then, which say of how many examples they hold something."""
+    pytest.importorskip("safetensors")
+    loaded = []
+    for number, part in enumerate(X.split(sizes)):
+        ig.explain(tanh_mlp(), part, **CASES[case]).save(tmp_path / f"{number}.safetensors")
+        loaded.append(ig.load(tmp_path / f"{number}.safetensors"))
+    joined = ig.concat(loaded)
+    same(joined.values, ig.explain(tanh_mlp(), X, **CASES[case]).values)
+    assert repr(joined.target) == ("Logit(1)" if case == "one" else "Logit(tensor<7>)")
+
+
+def test_other_questions_that_were_saved_are_not_joined(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    for number, target in enumerate((0, 1)):
+        ig.explain(tanh_mlp(), X[:2], target=target, **FINE).save(
+            tmp_path / f"{number}.safetensors"
+        )
+    with pytest.raises(InputError, match="several questions"):
+        ig.concat([ig.load(tmp_path / f"{number}.safetensors") for number in range(2)])

@@ -23,7 +23,7 @@ FLOORS: list[list[str]] = [
     ["integration"],
     ["methods", "tables"],
     ["explain", "synthetic", "images"],
-    ["explain_targets", "correlate", "interactions"],
+    ["explain_batches", "explain_targets", "correlate", "interactions"],
     ["metrics"],
     ["compare", "testing", "compat"],
     ["expressions"],

@@ -30,6 +30,7 @@ from .core.segment import Segment as Segment
 from .correlate import Correlation as Correlation
 from .correlate import correlate as correlate
 from .explain import explain as explain
+from .explain_batches import explain_batches as explain_batches
 from .explain_targets import explain_targets as explain_targets
 from .fields import TorchField as TorchField
 from .integration import XRAI as XRAI
@@ -114,6 +115,7 @@ __all__ = [
     "correlate",
     "errors",
     "explain",
+    "explain_batches",
     "explain_targets",
     "fields",
     "interactions",

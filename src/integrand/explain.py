@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from .baselines import as_baseline
+from .core.frames import is_frame
 from .core.normalisation import Normalisation
 from .core.random import reseeded
 from .errors import InputError, TargetError, UnknownName
@@ -153,8 +154,8 @@ def explain(
             optimize=optimize,
             **options,
         )
-        each = baseline if not _shares_references(method, options) else None
-        return concat(list(_explain_batches(explain_batch, inputs, target, each)))
+        by_example = baseline_by_example(method, baseline, options)
+        return concat(list(_explain_batches(explain_batch, inputs, target, by_example)))
     model_options = {name: options.pop(name) for name in options_of(model) if name in options}
     task = make_task(
         method,
@@ -188,45 +189,57 @@ def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) 
 def _explain_batches(
     explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any, baseline: Any
 ) -> Iterator[Attribution]:
-    """An attribution for each batch of a loader; a target with something for each example is taken
-    apart as the examples are, and a baseline with something for each is refused."""
+    """An attribution for each batch of a loader, one at least."""
+    empty = True
+    for x, batch_target in target_by_batch(loader, target, baseline):
+        empty = False
+        yield explain_batch(x, target=batch_target)
+    if empty:
+        raise InputError("The loader is empty: there is nothing to explain.")
+
+
+def target_by_batch(
+    batches: Iterable[Any], target: Any, baseline: Any = None
+) -> Iterator[tuple[Any, Any]]:
+    """The inputs of each batch, and its target; one with something for each example is taken apart
+    as the examples are, and a ``baseline`` with something for each is refused."""
     named = None if target is None or is_predicted(target) else as_target(target)
-    several = None if named is None else examples_named(named)
-    if several is not None:
-        _check_order(loader)
+    count = None if named is None else examples_named(named)
+    if count is not None and isinstance(batches, DataLoader):
+        _check_order(batches)
     done = 0
-    for batch in loader:
+    for batch in batches:
         x = batch
         if isinstance(batch, tuple | list):
-            if len(batch) > 2:
+            if len(batch) not in (1, 2):
                 raise InputError(
                     f"A batch of the loader holds {len(batch)} things: give (x, y), of which x is explained, or a dict of inputs."
                 )
             x = batch[0]
         first = next(iter(x.values())) if isinstance(x, dict) else x
-        count = len(first)
-        if isinstance(baseline, Tensor | np.ndarray) and baseline.ndim == first.ndim:
-            _check_alike(baseline)
-        examples = torch.arange(done, done + count)
-        done += count
-        if several is not None and done > several:
-            raise TargetError(
-                f"The target names something for {several} examples, and the loader has more: give it for each."
-            )
-        yield explain_batch(x, target=target if named is None else named.at(examples))
-    if done == 0:
-        raise InputError("The loader is empty: there is nothing to explain.")
-    if several is not None and done < several:
-        raise TargetError(
-            f"The target names something for {several} examples, and the loader has {done}: give it for each."
-        )
+        if isinstance(baseline, Tensor | np.ndarray):
+            _check_alike(baseline, 2 if is_frame(first) else first.ndim)
+        examples = torch.arange(done, done + len(first))
+        done += len(first)
+        if count is not None and done > count:
+            raise _miscounted(count, "more")
+        yield x, target if named is None else named.at(examples)
+    if count is not None and done < count:
+        raise _miscounted(count, str(done))
 
 
-def _check_alike(baseline: Tensor | NDArray[Any]) -> None:
-    """Check that a baseline with a batch axis is the same for all examples of a loader."""
-    if len(baseline) > 1:
+def _miscounted(count: int, there: str) -> TargetError:
+    return TargetError(
+        f"The target names something for {count} examples, and the batches hold {there}: give it for each."
+    )
+
+
+def _check_alike(baseline: Tensor | NDArray[Any], axes: int) -> None:
+    """Check that a baseline with a batch axis, as inputs of so many ``axes`` have one, is the same
+    for all examples of a loader."""
+    if baseline.ndim == axes and len(baseline) > 1:
         raise InputError(
-            f"This baseline has {len(baseline)} rows, one for each example, and a loader's batches do not say which of them are theirs: "
+            f"This baseline has {len(baseline)} rows, one for each example, and batches do not say which of them are theirs: "
             "give one that all share, or explain a batch at a time."
         )
 
@@ -240,6 +253,13 @@ def _check_order(loader: DataLoader[Any]) -> None:
         "The loader gives its examples in an order of its own (shuffle=True or a sampler), and the target names something for each in "
         "theirs: take shuffle=False, or a target that is the same for all."
     )
+
+
+def baseline_by_example(
+    method: str | ExplainerLike, baseline: Any, options: Mapping[str, Any]
+) -> Any:
+    """The baseline, if its first axis may be one of examples; None where it is of references."""
+    return None if _shares_references(method, options) else baseline
 
 
 def make_task(

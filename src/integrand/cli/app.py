@@ -159,6 +159,29 @@ def explain(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Also write every attribution as .safetensors.")
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep what DIR holds of the same pictures with the same settings, and compute the rest.",
+        ),
+    ] = False,
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="K/N",
+            help="Every N-th picture from the K-th on: 1/2 here, 2/2 there, into one DIR or copied together.",
+        ),
+    ] = "1/1",
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes that share the pictures.")
+    ] = 1,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 1 also where a map is incomplete or not converged."
+        ),
+    ] = False,
     optimize: Optimize = False,
     debug: Debug = False,
 ) -> None:
@@ -166,7 +189,8 @@ def explain(
 
     For every picture: the top classes, then one line per method with its completeness residual (how
     much of the change of the class's logit the map misses), the gap (that, relative to the change),
-    the gradients and the seconds it took. Writes DIR/index.html and a PNG for every map.
+    the gradients and the seconds it took. Writes DIR/index.html (all pictures), a page for each, a
+    PNG for every map, and summary.parquet, .csv and .json with a row for every map.
 
     "--method all" sets every published method up to take about a hundred gradients, makes what some
     need (an autoencoder, patterns, points) of the other photographs, and draws all maps on one
@@ -175,11 +199,13 @@ def explain(
     The four methods take about 860 gradients of 224 x 224 pixels together, under a minute for
     EfficientNet-Lite0 on two idle cores.
 
-    Pages and maps that an earlier run left in DIR are removed once this one has written its own;
-    saved attributions stay.
+    The map of a picture does not depend on the other pictures. Whatever stops a run, what is
+    finished stays, and the same command with --resume goes on. Pages and maps that an earlier run
+    left in DIR are removed once this one has written its own; saved attributions stay.
 
-    Exit status: 0 all done, 1 some pictures could not be read or some files not written, 2 nothing
-    done, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit status: 0 all done, 1 some pictures could not be explained or some files not written, with
+    --strict also where a map is not as it should be, 2 nothing done, 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
     with reported(debug, _KEPT):
         from .explain import ExplainOptions, run
@@ -198,6 +224,10 @@ def explain(
             out=out,
             save=save,
             optimize=optimize,
+            resume=resume,
+            part=_part(part),
+            jobs=jobs,
+            strict=strict,
         )
         raise typer.Exit(run(request))
 

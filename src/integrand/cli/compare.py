@@ -26,10 +26,10 @@ from torch import Tensor
 from ..compare import Comparison, Inference, compare
 from ..compare.evaluate import metrics_by_name
 from ..core.files import write_text
-from ..core.formatting import number, p_value
+from ..core.formatting import number, p_value, printable
 from ..core.optional import check_installed
 from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
-from ..images import REGISTRY, load_model, titles
+from ..images import REGISTRY, load_model, title, titles
 from ..report.comparison import page
 from . import console, presets
 from .explain import ExplainOptions as Explaining
@@ -80,7 +80,10 @@ def _run(request: CompareOptions, sure: Inference) -> int:
         console.note(
             f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}."
         )
-    desk = Session(Explaining(request.images, references=request.references), model)
+    desk = Session(
+        Explaining(request.images, baselines=request.baselines, references=request.references),
+        model,
+    )
     sources, x = _pictures(desk)
     with desk.hearing():
         logits = model.logits(x)
@@ -174,24 +177,24 @@ def _methods(request: CompareOptions, desk: Session, x: Tensor, logits: Tensor) 
             said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]
         )  # of each picture, which of the pool
         setting |= {"pool": pool, "others": int(different.sum(1).min())}
-    if presets.PHOTO in wanted.values():
-        setting["photo"] = _photo(desk, x)
+    if any(desk.takes_photo(wants) for wants in wanted.values()):
+        setting["photo"], setting["photo_name"] = _photo(desk, x)
     return {name: presets.method(name, presets.PresetInputs(**setting)) for name in request.methods}
 
 
-def _photo(desk: Session, x: Tensor) -> Tensor | None:
-    """One photograph that is none of the pictures."""
+def _photo(desk: Session, x: Tensor) -> tuple[Tensor | None, str]:
+    """One photograph that is none of the pictures, and what it is called."""
     for source in (*desk.references, *desk.shipped):
         try:
             photo = desk.model.prepare(source)
         except ImageError:
             continue
         if not bool((photo == x).flatten(1).all(1).any()):
-            return photo[0]
+            return photo[0], printable(title(source))
     console.note(
         "There is no other photograph, so that baseline is left out; --references adds one."
     )
-    return None
+    return None, ""
 
 
 def _vary(request: CompareOptions) -> dict[str, Any] | None:

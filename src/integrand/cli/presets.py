@@ -4,8 +4,8 @@ A published method leaves open where it starts from. For a photograph there are 
 these are they:
 
     one baseline          black
-    several baselines     black, white, grey, two uniform noises, one other photograph; 50 nodes
-                          each
+    several baselines     black, white, grey, two uniform noises, for models of photographs also
+                          one other photograph, always the same; 50 nodes each
     references of IG2     2 photographs that the model takes for what it ranks 2nd to 4th for this
                           one ("relevant"; else of other classes), 25 steps, Simpson's rule on the
                           two halves of each
@@ -92,7 +92,7 @@ class PresetInputs:
     """What methods are set up with.
 
     baselines  names and numbers as they were asked for; empty for each method's usual ones
-    photo      one other photograph (C, H, W), where there is one
+    photo      one other photograph (C, H, W), where there is one;  ``photo_name``  what it is called
     pool       photographs (N, C, H, W) to choose IG2's references from, and ``others``, how many of
                them the model gives another class than the picture to explain
     nodes      gradients per baseline, pieces of Simpson's rule per step of IG2, steps of other
@@ -105,6 +105,7 @@ class PresetInputs:
 
     baselines: tuple[str, ...] = ()
     photo: Tensor | None = None
+    photo_name: str = ""
     pool: Tensor | None = None
     others: int = 0
     nodes: int | None = None
@@ -215,12 +216,12 @@ def _first_argument(name: str) -> str:
 
 
 def _single_baseline(setting: PresetInputs) -> dict[str, Any]:
-    starts = baselines(setting.baselines or ONE, setting.photo)
+    starts = baselines(setting.baselines or ONE, setting.photo, setting.photo_name)
     return {"baseline": starts[0] if len(starts) == 1 else starts}
 
 
 def _several_baselines(setting: PresetInputs) -> dict[str, Any]:
-    starts = baselines(setting.baselines or SEVERAL, setting.photo)
+    starts = baselines(setting.baselines or SEVERAL, setting.photo, setting.photo_name)
     # Maps of very different baselines cancel: a tolerance on their sum can cost ten times what a
     # picture on a page is worth.
     return {"baselines": starts, "references": starts, "rule": _rule(setting, GaussLegendre(NODES))}
@@ -275,7 +276,9 @@ _STARTS = ("baseline", "baselines", "references")
 _USUAL = {"baseline": ONE, "of": ONE, "baselines": SEVERAL, "references": SEVERAL}
 
 
-def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baseline]:
+def baselines(
+    names: Sequence[str], photo: Tensor | None = None, photo_name: str = ""
+) -> list[Baseline]:
     """Baselines by name or number; every further "noise" is another noise, and "photo" is left out
     where there is none.
 
@@ -285,7 +288,7 @@ def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baselin
     """
     result: list[Baseline] = []
     for place, name in enumerate(names):
-        result += _baseline(name, names[:place].count(name), photo)
+        result += _baseline(name, names[:place].count(name), photo, photo_name)
     if not result:
         raise InputError(
             "There is no other photograph to serve as the baseline: give one with --references."
@@ -293,9 +296,12 @@ def baselines(names: Sequence[str], photo: Tensor | None = None) -> list[Baselin
     return result
 
 
-def _baseline(name: str, before: int, photo: Tensor | None) -> Iterable[Baseline]:
+def _baseline(
+    name: str, before: int, photo: Tensor | None, photo_name: str = ""
+) -> Iterable[Baseline]:
     if name == PHOTO:
-        return () if photo is None else (Given(photo[None], "photo"),)
+        label = f"{PHOTO} ({photo_name})" if photo_name else PHOTO
+        return () if photo is None else (Given(photo[None], label),)
     if name == "noise":
         return (Uniform(seed=before),)
     number = _number(name)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,89 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+# --- lines that are added one by one ------------------------------------------------------------------------------------
+
+
+def appended(path: str | Path, record: Mapping[str, Any], *, sync: bool = True) -> None:
+    """Add a line to a file and wait until it is on the disk; a line that does not fit is taken back.
+
+    The line is JSON behind a hash of it, so that one that was cut off by a kill is known for none.
+
+    Raises:
+        OSError: where the disk refuses.
+    """
+    text = json.dumps(record, separators=(",", ":"))
+    line = f"{digest(text.encode())} {text}\n".encode()
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        start = os.lseek(handle, 0, os.SEEK_END)
+        if start:
+            os.lseek(handle, start - 1, os.SEEK_SET)
+            if os.read(handle, 1) != b"\n":
+                line = b"\n" + line  # a line before it was cut off
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(handle, line[written:])
+            if sync:
+                os.fsync(handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, start)
+            raise
+    except OSError as error:
+        raise type(error)(error.errno, os.strerror(error.errno or 0), str(path)) from error
+    finally:
+        os.close(handle)
+
+
+def checked_lines(path: str | Path) -> list[str]:
+    """The lines of JSON that ``appended`` wrote into a file, without those that are cut off or
+    damaged; none where there is no file."""
+    try:
+        content = Path(path).read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    pairs = (line.partition(" ") for line in content.split("\n"))
+    return [text for mark, _, text in pairs if text and mark == digest(text.encode())]
+
+
+def take_lock(handle: int, *, wait: bool = False) -> bool:
+    """Take the lock of an open file, until it is closed; False where another process has it.
+
+    The lock is the kernel's: whatever kills a process releases it. Systems without one have none.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system of a network that has no locks
+        return True
+    return True
+
+
+def digest(content: bytes) -> str:
+    """A hash of some bytes, 32 digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def digest_of_file(path: str | Path) -> str:
+    """A hash of a file's content, 32 digits.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        hashed = hashlib.blake2b(digest_size=16)
+        while chunk := file.read(1 << 20):
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 def _to_disk(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,6 +111,44 @@ def shortened(text: str, longest: int) -> str:
     'integ…'
     """
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """A text that can be written in UTF-8: what a file's name holds beside that becomes a sign each.
+
+    >>> printable("caf\udce9.png")
+    'caf�.png'
+    """
+    return _SURROGATES.sub("�", text)
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def duration(seconds: float) -> str:
+    """A time in words, in its two largest units.
+
+    >>> duration(12.4), duration(125), duration(3700), duration(200_000)
+    ('12 s', '2 min', '1 h 2 min', '2 d 8 h')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def plain_cell(text: str) -> str:
+    """A text as a cell of a CSV file: what a spreadsheet would take for a formula is marked as
+    text.
+
+    >>> plain_cell("=1+1"), plain_cell("cat.jpg")
+    ("'=1+1", 'cat.jpg')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|")) else text
 
 
 def json_ready(value: object) -> Any:

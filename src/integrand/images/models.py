@@ -54,6 +54,8 @@ class ImageModel:
         size: the side of the square it looks at.
         classes: names of its classes, in order; may be left out.
         crop: the share of a picture's short side that the square covers.
+        photographs: whether it was trained on photographs of things, so that one of them is a
+            baseline that means something to it.
 
     Example:
         >>> import torch
@@ -69,6 +71,7 @@ class ImageModel:
     size: int = 224
     classes: tuple[str, ...] = field(default=(), repr=False)
     crop: float = 0.875
+    photographs: bool = False
 
     def prepare(self, *sources: str | Path) -> Tensor:
         """Pictures as the model sees them: (B, 3, size, size).
@@ -225,6 +228,7 @@ def _efficientnet_lite(number: int, size: int) -> ImageModel:
         size,
         _imagenet_classes(),
         crop=size / (size + 32),
+        photographs=True,
     )
 
 

@@ -96,19 +96,24 @@ def save(attribution: Attribution, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Attribution | Any:
-    """Read an attribution, or interactions, from a file.
+    """Read an attribution, or interactions, from a file; or open a folder of attributions.
 
     Args:
-        path: a file that ``Attribution.save`` or ``Interactions.save`` wrote.
+        path: a file that ``Attribution.save`` or ``Interactions.save`` wrote, or a folder that
+            ``explain_batches`` did.
 
     Returns:
         The ``Attribution``, or the ``Interactions``; methods and targets are texts, as they printed.
+        Of a folder an ``AttributionFolder``: a sequence of attributions, each read when it is asked
+        for, that knows whether it is ``complete``.
 
     Raises:
         InputError: for files that hold none, only a part of one, or not what was written, and for
             those of a newer format.
     """
     opened = optional("safetensors", extra="save", needs=_NEEDS).safe_open
+    if Path(path).is_dir():
+        return room("integration.folder").AttributionFolder.open(path)
     written, tensors = read_tensors(opened, path)
     if INTERACTIONS in written:
         return room("interactions.io").read(path, written, tensors)

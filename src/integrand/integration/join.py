@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -166,14 +167,46 @@ def _target(parts: Sequence[Attribution]) -> Any:
     """The target of all examples: what it says of each, one after the other."""
     targets = [part.target for part in parts]
     if not isinstance(targets[0], Target):  # a text, of what was read from a file
-        if all(target == targets[0] for target in targets):
+        if all(target == targets[0] for target in targets) and not isinstance(targets[0], str):
             return targets[0]
+        joined_text = _joined_text(targets, [len(part) for part in parts])
+        if joined_text is not None:
+            return joined_text
     else:
         joined = _joined_target(targets, [len(part) for part in parts])
         if joined is not None:
             return joined
     shown = ", ".join(sorted({repr(target) for target in targets}))
     raise InputError(f"Maps of several questions are not joined; their targets are {shown}.")
+
+
+def _joined_text(texts: Sequence[Any], counts: Sequence[int]) -> Any:
+    """A target that was read from files as the text it printed as; None where these differ in more
+    than how many examples they hold something for."""
+    first = texts[0]
+    if any(type(text) is not type(first) for text in texts) or not isinstance(first, str):
+        return None
+    split = [_BY_EXAMPLE_ENTRY.split(text) for text in texts]
+    if len({len(pieces) for pieces in split}) > 1:
+        return None
+    words = [_joined_words(pieces, counts) for pieces in zip(*split, strict=True)]
+    return None if None in words else type(first)("".join(map(str, words)))
+
+
+_BY_EXAMPLE_ENTRY = re.compile(r"(tensor<\d+>|(?<![\w.])-?\d+(?![\w.]))")
+"""What may stand in a printed target for something that each example has: of one example a number."""
+
+
+def _joined_words(words: Sequence[str], counts: Sequence[int]) -> str | None:
+    """A piece of several printed targets as one; None where they say different things."""
+    each = [
+        word == f"tensor<{count}>" or (count == 1 and _BY_EXAMPLE_ENTRY.fullmatch(word) is not None)
+        for word, count in zip(words, counts, strict=True)
+    ]
+    alike = all(word == words[0] for word in words)
+    if all(each) and not (alike and "tensor" not in words[0]):
+        return f"tensor<{sum(counts)}>"
+    return words[0] if alike else None
 
 
 def _joined_target(targets: Sequence[Any], counts: Sequence[int]) -> Target | None:

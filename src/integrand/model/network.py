@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -118,6 +119,19 @@ def parameter_dtype(model: Callable[..., Any]) -> torch.dtype | None:
     roots = modules_behind(model) if module is None else [module]
     weights = (weight for root in roots for weight in root.parameters())
     return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A hash of a module's weights and buffers, with their names, types and shapes."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):  # what modules keep beside them
+            hashed.update(f"\0{name}\0{tensor!r}".encode())
+            continue
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        hashed.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        hashed.update(flat.view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 class Network:

@@ -1,7 +1,8 @@
 """Attributions as HTML: a fragment for notebooks, a page for a meeting.
 
 A page is one file: styles and pictures inside, no script, nothing fetched from anywhere, light or
-dark as the reader's system is, fit to print. The template escapes every text; the only markup it is
+dark as the reader's system is, fit to print. (The page of all pictures of a folder is
+``overview``'s.) The template escapes every text; the only markup it is
 given is its own.
 """
 
@@ -9,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -27,10 +30,6 @@ from .formatting import INCOMPLETE, gap_of, incomplete, target_of, unsettled
 from .views import MANY, MethodView, check, families_of, result
 
 _THUMBNAILS = 8
-_LEAVES = (
-    "<!-- leaves -->",
-    "<!-- /leaves -->",
-)  # what stands between them in a page leads to the others; no text can hold either
 SMALL = 96  # pictures with a shorter side than this are shown pixel by pixel
 
 
@@ -83,19 +82,9 @@ class _CaseView:
     brief: bool
 
 
-@dataclass(frozen=True)
-class PageLink:
-    """One of several pages: where it is, and what its cases are called."""
-
-    href: str
-    names: tuple[str, ...]
-
-
-def page(
-    cases: Sequence[Case], *, title: str, leaves: Sequence[PageLink] = (), here: int = 0
-) -> str:
-    """Cases as one self-contained HTML file, which leads to the other ``leaves`` where it is one of
-    several.
+def page(cases: Sequence[Case], *, title: str, home: str = "") -> str:
+    """Cases as one self-contained HTML file, which leads back to the page ``home`` where there is
+    one.
 
     Raises:
         MissingExtra: without jinja2 or pillow.
@@ -112,19 +101,18 @@ def page(
             overlay=", ".join(ramp("overlay")[1]),
             incomplete=f"{100 * INCOMPLETE:.0f} %",
             versions={"integrand": metadata.version("integrand"), "torch": torch.__version__},
-            leaves=leaves,
-            here=here,
+            home=home,
         )
     )
     return text
 
 
-def relinked(text: str, leaves: Sequence[PageLink], here: int) -> str:
-    """A page that was written when there were fewer leaves, with links to all of them."""
-    links: str = environment().get_template("leaves.html.j2").render(leaves=leaves, here=here)
-    before, _, rest = text.partition(_LEAVES[0])
-    _, _, after = rest.partition(_LEAVES[1])
-    return before + links.strip() + after
+def without_home(text: str) -> str:
+    """A page without the link to the one of all pictures: there is only this one."""
+    return _HOME.sub("", text, count=1)
+
+
+_HOME = re.compile(r"<!-- home -->.*?<!-- /home -->\n?", re.S)
 
 
 def environment() -> Any:
@@ -133,7 +121,12 @@ def environment() -> Any:
     Raises:
         MissingExtra: without jinja2.
     """
-    jinja2 = optional("jinja2", extra="report", needs="A page")
+    return _environment(optional("jinja2", extra="report", needs="A page"))
+
+
+@cache
+def _environment(jinja2: Any) -> Any:
+    """Made once: templates are compiled in a third of the time that a page takes."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,

@@ -1,0 +1,193 @@
+"""Processes that explain pictures: each is handed one picture at a time.
+
+A process that dies (a model that crashes, no memory left) is replaced; the picture it had is tried
+once more, and then counts as failed, with the reason. Ctrl-C is the driver's, which ends them all.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from .. import errors
+from ..errors import IntegrandError, ModelError
+from .records import Picture, PictureRecord
+
+_STDERR = 2
+_TRIES = 2
+"""How often a picture is begun that ends its process."""
+_STARTS = 3
+"""How often a process is started that does not begin."""
+_TICK = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a picture.
+
+    Attributes:
+        picture: which.
+        record: what is known of it; None where its process ended.
+        refused: files that could not be written, and why;  ``full``: none can any more.
+        said: what is to be told: kinds and messages.
+        error: why there is no map, where something else than the picture is the reason.
+    """
+
+    picture: Picture
+    record: PictureRecord | None = None
+    refused: Sequence[str] = ()
+    full: bool = False
+    said: Sequence[tuple[str, str]] = ()
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a process begins with: options, and whether all methods are meant."""
+
+    request: Any
+    every: bool
+
+
+def explained(
+    start: Start, pictures: Sequence[Picture], jobs: int, begin: Callable[[Picture], None]
+) -> Iterator[Outcome | None]:
+    """Explain pictures in so many processes; ``begin`` is told of each before it is handed out.
+    Yields None now and then.
+
+    Raises:
+        IntegrandError: where a process cannot begin.
+    """
+    queue = deque(map(_Assignment, pictures))
+    count = min(jobs, len(queue))
+    threads = max(1, torch.get_num_threads() // max(1, count))
+    workers = [_Worker(start, threads) for _ in range(count)]
+    try:
+        while queue or any(worker.task for worker in workers):
+            for worker in workers:
+                if worker.ready and worker.task is None and queue:
+                    begin(queue[0].picture)
+                    worker.give(queue.popleft())
+            wait([worker.pipe for worker in workers], _TICK)
+            for worker in workers:
+                outcome = worker.news(queue)
+                if outcome is not None:
+                    yield outcome
+            yield None
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@dataclass
+class _Assignment:
+    """A picture to explain, and how often it ended its process."""
+
+    picture: Picture
+    lost: int = 0
+
+
+class _Worker:
+    """A process, and the picture that it has."""
+
+    def __init__(self, start: Start, threads: int) -> None:
+        self.start, self.threads = start, threads
+        self.starts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.starts += 1
+        self.ready = False
+        self.task: _Assignment | None = None
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", f"{__package__}.worker", str(theirs.fileno())]
+        self.process = subprocess.Popen(
+            [*command, str(os.getpid())],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,  # what models print is no result
+            start_new_session=True,  # Ctrl-C is the driver's
+        )
+        theirs.close()
+        self.pipe = Connection(ours.detach())
+        self.pipe.send((self.start.request, self.start.every, self.threads))
+
+    def give(self, task: _Assignment) -> None:
+        """Have a picture explained."""
+        self.task = task
+        try:
+            self.pipe.send(task.picture)
+        except OSError:  # it died just now, which its end of the pipe tells next
+            return
+
+    def news(self, queue: deque[_Assignment]) -> Outcome | None:
+        """What came of the picture, if it is done."""
+        try:
+            while self.pipe.poll():
+                kind, content = self.pipe.recv()
+                if kind == "ready":
+                    self.ready, self.starts = True, 0
+                    continue
+                task, self.task = self.task, None
+                if kind == "failed" or task is None:
+                    raise rebuilt(*content)
+                record, refused, full, said, cause = content
+                error_or_none = None if cause is None else rebuilt(*cause)
+                return Outcome(task.picture, record, refused, full, said, error_or_none)
+        except (EOFError, ConnectionError):
+            return self._replace(queue)
+        return None
+
+    def _replace(self, queue: deque[_Assignment]) -> Outcome | None:
+        """Start anew; the picture is tried again, or given up."""
+        task, how = self.task, self._died()
+        self.stop()
+        if task is None and self.starts >= _STARTS:
+            raise ModelError(f"A process cannot begin: loading the model {how}.")
+        outcome = None
+        if task is not None:
+            task.lost += 1
+            if task.lost < _TRIES:
+                queue.appendleft(task)
+            else:
+                error = ModelError(f"Explaining this picture {how}.")
+                outcome = Outcome(task.picture, error=error)
+        self._begin()
+        return outcome
+
+    def _died(self) -> str:
+        try:
+            code = self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "closed the connection"
+        return f"ended its process (signal {-code})" if code < 0 else f"ended its process ({code})"
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
+
+def rebuilt(name: str, message: str) -> Exception:
+    """An error by the name of its type; of types that are none of Integrand's the message says
+    which."""
+    kind = vars(errors).get(name)
+    if kind is None:
+        return ModelError(f"{name}: {message}")
+    error: Exception = IntegrandError(message)
+    try:
+        error = kind(message)
+    except TypeError:  # errors that are made of parts
+        return error
+    return error
