@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .core.declared import Part, Stranger, declared
+from .core.declared import Part, Stranger, check_callable, declared
 from .core.features import Features, kind_of
 from .core.features import feature_map as feature_map
 from .core.features import feature_scores as feature_scores
@@ -98,7 +98,12 @@ class _StrangerWeighting(Stranger, Weighting):
 
 def as_weighting(weighting: WeightingLike) -> Weighting:
     """Convert to a ``Weighting``; a user's callable is wrapped, and keeps the attributes it declares."""
-    return weighting if isinstance(weighting, Weighting) else _StrangerWeighting(weighting)
+    if isinstance(weighting, Weighting):
+        return weighting
+    check_callable(
+        weighting, "a weighting", "(shares, x, field) -> weights", "ig.weightings.Uniform()"
+    )
+    return _StrangerWeighting(weighting)
 
 
 @part

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core.declared import Part, Stranger, declared
+from ..core.declared import Part, Stranger, check_callable, declared
 from ..core.frames import Table
 from ..core.normalisation import Normalisation
 from ..core.optional import room
@@ -501,7 +501,10 @@ class _StrangerExplainer(Stranger, Explainer):
 def as_explainer(method: ExplainerLike) -> Explainer:
     """Convert to an ``Explainer``; a user's callable is wrapped, and keeps the attributes it
     declares."""
-    return method if isinstance(method, Explainer) else _StrangerExplainer(method)
+    if isinstance(method, Explainer):
+        return method
+    check_callable(method, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
+    return _StrangerExplainer(method)
 
 
 def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:

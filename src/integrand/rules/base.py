@@ -19,7 +19,8 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from ..core.declared import Part, Stranger, declared
+from ..core.declared import Part, Stranger, check_callable, declared
+from ..core.features import Features
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import ROUNDING, over
 from ..fields import Field
@@ -130,6 +131,12 @@ class Rule(Part, ABC):
         return None
 
     @declared
+    def features(self) -> Features | None:
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each
+        example."""
+        return None
+
+    @declared
     def inner(self) -> Rule | None:
         """The rule it takes its gradients by, of a rule around a rule."""
         return None
@@ -181,7 +188,10 @@ class _StrangerRule(Stranger, Rule):
 
 def as_rule(rule: RuleLike) -> Rule:
     """Convert to a ``Rule``; a user's callable is wrapped, and keeps the attributes it declares."""
-    return rule if isinstance(rule, Rule) else _StrangerRule(rule)
+    if isinstance(rule, Rule):
+        return rule
+    check_callable(rule, "a rule", "(field, segment) -> share", "ig.rules.GaussLegendre(50)")
+    return _StrangerRule(rule)
 
 
 Credit = Callable[[Tensor, Tensor], Tensor]
