@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -22,6 +23,7 @@ from ..fields import Field
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..methods.registry import about
 from ..metrics import Metric, Subject
+from ..model.doors import known_options
 from ..model.layout import InputsLike
 from ..targets import TargetLike
 from ..task import Task, is_predicted
@@ -73,6 +75,7 @@ def compare(
     normalisation: Normalisation | None = None,
     batch_size: int | None = None,
     optimize: bool = False,
+    **model_options: Any,
 ) -> Comparison:
     """Compare methods on one model: every method on every example, scored by every metric, with
     paired statistics.
@@ -111,6 +114,8 @@ def compare(
         normalisation: as in ``explain``.
         batch_size: as in ``explain``.
         optimize: as in ``explain``.
+        **model_options: options of the kind of model, as in ``explain``: ``attribute_after`` of
+            pipelines, whose methods are compared on the columns that come out of that step.
 
     Returns:
         A ``Comparison``: the raw scores (M, Q, E) with their intervals, tests and verdicts.
@@ -134,6 +139,9 @@ def compare(
     """
     if gradients is not None and tol is not None:
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
+    unknown = next((name for name in model_options if name not in known_options()), None)
+    if unknown is not None:
+        raise UnknownName("argument of compare", unknown, _ARGUMENTS)
     named = methods_by_name(methods)
     metrics_used = metrics_by_name(metrics)
     task = Task.of(
@@ -144,6 +152,7 @@ def compare(
         normalisation=normalisation,
         batch_size=batch_size,
         optimize=optimize,
+        **model_options,
     )
     tried = _for_inputs(vary_baseline, inputs, task)
     explainers = _built(named, inputs, task, baseline, references, options or {})
@@ -166,6 +175,9 @@ def compare(
         settings = _settings(subject, explainers, metrics_used, gradients, tol, seed)
     notes = _with_spending(notes, results.scores, gradients)
     return _comparison(results, task, settings, compared_to, inference, notes)
+
+
+_ARGUMENTS = tuple(inspect.signature(compare).parameters)[:-1]
 
 
 def _comparison(
