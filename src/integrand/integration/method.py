@@ -95,7 +95,8 @@ class Method(Integrator):
 
     def integrate(self, field: CountedField, x: Tensor) -> Integrals:
         references = References.of(self.baseline, x, field)
-        per_path = gradients_per_row(self.path, self.rule)
+        # Of fields that jump, some or all of the share takes no gradients.
+        per_path = None if field.jumps else gradients_per_row(self.path, self.rule)
         # A baseline may have been searched for; what that took is known by now.
         searched, walks = field.tally.gradients, len(x) * len(references)
         field.tally.expected = None if per_path is None else searched + per_path * walks

@@ -86,7 +86,7 @@ def expected(
     estimate.
 
     References of data are read as they are needed. Complete in expectation (with a rule: as
-    complete as the rule).
+    complete as the rule). Of trees the map from every reference that is taken is exact.
 
     Cost:
         ``draws`` gradients, or references × nodes with a rule; one value per reference for the
@@ -251,7 +251,9 @@ def weighted(
         baselines: a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names.
         fill: what replaced features become. "auto": the mean colour of the four corners for
             pictures (C, H, W), as published, and the mean of the references for everything else
-            (columns, tokens, series, several inputs). "corners" and "references" say so for any
+            (columns, tokens, series, several inputs), or where that halves the score of no baseline,
+            the reference of the lowest score (``ig.weightings.Fitness`` has what counts where all of
+            them are of the example's class). "corners" and "references" say so for any
             input; or "mean", "blurred", a number, a tensor, or a baseline.
         keep: drop baselines whose weight is under ``keep`` times the mean weight (the paper's
             filter is 0.25).
