@@ -354,8 +354,12 @@ def _index(table: Table | None) -> list[Any] | None:
 
 
 def per_example(attribution: Attribution) -> dict[str, Any]:
-    """What is known of each example's map as a whole, (B,) each; "missed" is the residual relative
-    to Σ |A_i|, which means something where F changes by next to nothing, and the gap does not."""
+    """What is known of each example's map as a whole, (B,) each.
+
+    "standard_errors" is how many of its own the residual comes to; "missed" is the residual
+    relative to Σ |A_i|, which means something where F changes by next to nothing, and the gap does
+    not.
+    """
     change = attribution.output - attribution.base
     credited = sum(
         (total(part.abs(), 1) for part in listed(attribution.values)), torch.zeros_like(change)
@@ -366,6 +370,7 @@ def per_example(attribution: Attribution) -> dict[str, Any]:
         "base": attribution.base,
         "change": change,
         "residual": attribution.residual,
+        "standard_errors": attribution.residual_in_errors,
         "gap": attribution.gap,
         "missed": torch.where(attribution.residual == 0, 0.0, missed),
         "error": attribution.error,
