@@ -62,7 +62,13 @@ BESIDE = (
         {"ig.interactions": "Integrated Hessians", "ig.interactions(draws=)": "Expected Hessians"},
     ),
     ("Training", {"create_graph=True": "attribution priors"}),
-    ("Whole datasets", {"ig.correlate": "Integrated Gradient Correlation"}),
+    (
+        "Whole datasets",
+        {
+            "ig.correlate": "Integrated Gradient Correlation",
+            "ig.summarize": "importance, means and quantiles of columns, batch by batch",
+        },
+    ),
 )
 """What is published and is no method of single examples: kind, and names with titles."""
 

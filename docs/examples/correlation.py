@@ -19,3 +19,6 @@ print(shapley.values, float(shapley.residual))
 
 maps = ig.concat([ig.explain(model, part, target=0) for part in x.split(64)])
 print(len(maps), maps.cost.gradients)
+
+ranked = ig.summarize(model, x.split(64), target=0, groups={"first": [0, 1]})
+print(ranked.to_pandas())

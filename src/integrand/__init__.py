@@ -53,6 +53,7 @@ from .integration.wrappers.with_covariance import WithCovariance as WithCovarian
 from .interactions import Interactions as Interactions
 from .interactions import interactions as interactions
 from .model.extra import Shared as Shared
+from .summarize import summarize as summarize
 
 if _TYPE_CHECKING:
     from . import run as run
@@ -124,6 +125,7 @@ __all__ = [
     "rules",
     "run",
     "segments",
+    "summarize",
     "targets",
     "testing",
     "weightings",

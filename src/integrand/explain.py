@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -150,7 +150,7 @@ def explain(
             optimize=optimize,
             **options,
         )
-        return concat(list(_explain_batches(explain_batch, inputs, target)))
+        return concat(list(explain_batches(explain_batch, inputs, target)))
     model_options = {name: options.pop(name) for name in options_of(model) if name in options}
     task = make_task(
         method,
@@ -181,8 +181,8 @@ def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) 
         raise InputError("extra= has something for each example, and a DataLoader none of it.")
 
 
-def _explain_batches(
-    explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any
+def explain_batches(
+    explain_batch: Callable[..., Attribution], loader: Iterable[Any], target: Any
 ) -> Iterator[Attribution]:
     """An attribution for each batch of a loader; a target with something for each example is taken
     apart as the examples are."""

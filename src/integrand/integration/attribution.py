@@ -220,10 +220,13 @@ class Attribution:
 
     def importance(self) -> Any:
         """The mean of |A_i| over the examples for every column, the largest first, with 95 %
-        intervals.
+        intervals, standard deviations and quantiles.
+
+        ``ig.summarize`` gathers the same batch by batch.
 
         Returns:
-            A ``tables.Importance``: names, importance, low, high and mean (N,); ``.to_pandas()``.
+            A ``tables.Importance``: names, importance, low, high, mean, standard_error, deviation
+            (N,) and quantiles (Q, N); ``.to_pandas()``, ``.plot()``.
 
         Raises:
             ShapeError: for examples that are no rows of columns.
