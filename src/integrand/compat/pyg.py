@@ -150,14 +150,12 @@ class IntegratedGradients(_explain.ExplainerAlgorithm):  # type: ignore[misc, na
 
         inputs = {name: start[kind][None] for name, kind in names.items()}
         result = explain(rows_of_types, inputs, target=Output(), method=self.method, **options)
-        return dataclasses.replace(
-            result,
-            **{
-                name: {kind: getattr(result, name)[called] for called, kind in names.items()}
-                for name in ("values", "inputs", "shares", "baselines")
-                if getattr(result, name) is not None
-            },
-        )
+        arranged: dict[str, Any] = {
+            name: {kind: getattr(result, name)[called] for called, kind in names.items()}
+            for name in ("values", "inputs", "shares", "baselines")
+            if getattr(result, name) is not None
+        }
+        return dataclasses.replace(result, **arranged)
 
     def _question(self, target: Tensor, index: int | Tensor | None) -> Callable[[Tensor], Tensor]:
         """The scalar of a model's outputs: of the class that is the target, at the indices
