@@ -62,13 +62,7 @@ BESIDE = (
         {"ig.interactions": "Integrated Hessians", "ig.interactions(draws=)": "Expected Hessians"},
     ),
     ("Training", {"create_graph=True": "attribution priors"}),
-    (
-        "Whole datasets",
-        {
-            "ig.correlate": "Integrated Gradient Correlation",
-            "ig.summarize": "importance, means and quantiles of columns, batch by batch",
-        },
-    ),
+    ("Whole datasets", {"ig.correlate": "Integrated Gradient Correlation"}),
 )
 """What is published and is no method of single examples: kind, and names with titles."""
 
