@@ -116,21 +116,22 @@ def draw(sound: Tensor, wave: Tensor, picture: Tensor, loudness: Tensor) -> Figu
     seconds = SAMPLES / RATE
     first, second, third = figure.subplots(1, 3)
     behind = first.twinx()
-    behind.plot(torch.arange(SAMPLES) / RATE, sound, color="#d5d8dc", linewidth=0.4)
+    behind.plot(torch.arange(SAMPLES).numpy() / RATE, sound.numpy(), color="#d5d8dc", linewidth=0.4)
     behind.set(ylim=(-2, 2), yticks=[])
     first.set_zorder(behind.get_zorder() + 1)
     first.patch.set_visible(False)
-    parts = wave.reshape(-1, 128).sum(1)  # of 16 ms
+    parts = wave.reshape(-1, 128).sum(1).numpy()  # of 16 ms
     colours = ["#d9622b" if part > 0 else "#3b6fb6" for part in parts]
-    first.bar((torch.arange(len(parts)) + 0.5) * 128 / RATE, parts, 0.8 * 128 / RATE, color=colours)
-    most = 1.15 * float(parts.abs().max())
+    middles = (torch.arange(len(parts)).numpy() + 0.5) * 128 / RATE
+    first.bar(middles, parts, 0.8 * 128 / RATE, color=colours)
+    most = 1.15 * float(abs(parts).max())
     first.set(title="map of the waveform", xlabel="seconds", xlim=(0, seconds), ylim=(-most, most))
     first.set_ylabel("contribution of 16 ms to the logit")
     place = {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, RATE / 2000)}
-    second.imshow(loudness, cmap="Greys", **place)
+    second.imshow(loudness.detach().numpy(), cmap="Greys", **place)
     second.set(title="spectrogram", xlabel="seconds", ylabel="kHz")
     limit = float(picture.abs().quantile(0.998))
-    third.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, **place)
+    third.imshow(picture.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, **place)
     third.set(title="map of the spectrogram", xlabel="seconds", yticks=[])
     return figure
 

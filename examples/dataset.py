@@ -57,8 +57,8 @@ def draw(result: ig.Correlation, x: Tensor, y: Tensor) -> Figure:
     limit = float(result.values.abs().max())
     for digit in range(10):
         above, below = panels[:, digit]
-        above.imshow(x[y == digit].mean(0), cmap="Greys")
-        shown = below.imshow(result.values[digit], cmap="RdBu_r", vmin=-limit, vmax=limit)
+        above.imshow(x[y == digit].mean(0).numpy(), cmap="Greys")
+        shown = below.imshow(result.values[digit].numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         below.set_xlabel(f"r = {float(result.total[digit]):.2f}", fontsize=9)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])

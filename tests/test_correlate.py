@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -218,3 +219,64 @@ def test_float32_models_and_data_loaders() -> None:
     expected = two_passes(maps.values, maps.output, LABELS)
     torch.testing.assert_close(result.values, expected, rtol=0, atol=1e-5)
     assert result.count == N
+
+
+def test_baseline_shapley_is_two_passes_over_all_orders_and_adds_up_to_r() -> None:
+    """BSC: maps by all 3! orders of three features, from two baselines, in plain Python."""
+    x = wave(17, 3, phase=2)
+    y = x[:, 0] * x[:, 1] + 0.3 * wave(17, phase=8)
+    baselines = wave(2, 3, phase=6)
+
+    def f(z: Tensor) -> Tensor:
+        return torch.tanh(2 * z[:, 0] * z[:, 1]) + z[:, 2].abs()
+
+    maps = torch.zeros_like(x)
+    orders = list(itertools.permutations(range(3)))
+    for b in baselines:
+        for order in orders:
+            at = b.expand(17, 3).clone()
+            for feature in order:
+                after = at.clone()
+                after[:, feature] = x[:, feature]
+                maps[:, feature] += (f(after) - f(at)) / (len(orders) * len(baselines))
+                at = after
+    options: dict[str, Any] = {"method": "baseline_shapley", "groups": 4}
+    given = ig.baselines.Given(baselines)
+    field = ig.fields.Function(f)
+    batches = cut([5, 12], x, y)
+    exact = ig.correlate(field, batches, baseline=given, permutations=None, **options)
+    expected = two_passes(maps, f(x), y)
+    torch.testing.assert_close(exact.values, expected, rtol=0, atol=1e-14)
+    group = torch.arange(17) % 4
+    without = torch.stack(
+        [two_passes(maps[group != g], f(x[group != g]), y[group != g]) for g in range(4)]
+    )
+    error = (3 / 4 * (without - without.mean(0)).square().sum(0)).sqrt()
+    torch.testing.assert_close(exact.standard_error, error, rtol=1e-10, atol=0)
+    assert exact.cost.gradients == 0
+    r = torch.corrcoef(torch.stack([f(x), y]))[0, 1]
+    for seed in range(3):
+        drawn = ig.correlate(field, batches, baseline=given, permutations=1, seed=seed, **options)
+        torch.testing.assert_close(drawn.values.sum(), r, rtol=0, atol=1e-13)
+        torch.testing.assert_close(drawn.total, r, rtol=0, atol=1e-13)
+        assert bool((drawn.values - exact.values).abs().max() > 1e-3)
+    many = ig.correlate(field, batches, baseline=given, permutations=3000, **options)
+    torch.testing.assert_close(many.values, expected, rtol=0, atol=0.01)
+
+
+def test_frames_and_regions_by_the_names_of_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    weight = torch.tensor([1.0, -2.0, 0.5, 0.0, 0.3, 3.0]).double()
+    field = ig.fields.Linear(weight)
+    usual = ig.correlate(field, [(DATA, LABELS)], groups=6, **FINE)
+    frame = pandas.DataFrame(DATA.numpy(), columns=list("abcdef"), index=range(100, 100 + N))
+    labels = pandas.Series(LABELS.numpy(), index=frame.index)
+    parts = [(frame[:20], labels[:20]), (frame[20:], labels[20:])]
+    result = ig.correlate(field, parts, groups=6, **FINE)
+    torch.testing.assert_close(result.values, usual.values, rtol=0, atol=1e-6)
+    assert result.names == tuple("abcdef")
+    regions = result.grouped({"ends": ["a", "f"], "inner": [1, "c"]})
+    expected = usual.grouped({"ends": [0, 5], "inner": [1, 2]})
+    torch.testing.assert_close(regions.values, expected.values, rtol=0, atol=1e-6)
+    with pytest.raises(ig.errors.UnknownName, match="no column of region 'g' named 'z'"):
+        result.grouped({"g": ["z"]})

@@ -23,7 +23,7 @@ FLOORS: list[list[str]] = [
     ["integration"],
     ["methods", "tables"],
     ["explain", "synthetic", "images"],
-    ["explain_batches", "explain_targets", "correlate", "interactions"],
+    ["explain_batches", "explain_targets", "correlate", "summarize", "interactions"],
     ["metrics"],
     ["compare", "testing", "compat"],
     ["expressions"],

@@ -111,12 +111,12 @@ def test_all_is_what_is_exported() -> None:
 
 DESIGN = {
     "ig": ["explain", "explain_batches", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "GreedyPIG", "SmoothGrad", "XRAI", "ArtificialDistancing", "Backward", "Sequential", "compare", "Comparison"],
-    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "IDGI", "IntegratedDecisionGradients", "Rescaled", "PathWeighted", "SaturationCutoff", "Saturation", "Ascent"],
+    "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "IDGI", "IntegratedDecisionGradients", "Rescaled", "PathWeighted", "SaturationCutoff", "Saturation", "Ascent", "BaselineShapley"],
     "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "SAMP", "Composed", "Reversed", "Discretized", "neighbour_graph"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead", "Predicted"],
     "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Masked", "Imputed", "MeanLeft", "AlongShortestPaths"],
-    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "idgi", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy_pig", "smoothgrad", "xrai", "artificial_distancing", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "samp", "discretized", "sequential", "graph", "generalized", "region_neurons", "gaussian_process"],
+    "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "idgi", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy_pig", "smoothgrad", "xrai", "artificial_distancing", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "samp", "discretized", "sequential", "graph", "generalized", "baseline_shapley", "region_neurons", "gaussian_process"],
     "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "Patterns", "Graph", "GraphField"],
 }  # fmt: skip
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,6 +118,7 @@ def test_parts_are_frozen(cls: type) -> None:
         "Sequential": (ig.Method(),),
         "ArtificialDistancing": (ig.Method(), wave(10, 3), (0, 1)),
         "Layered": ("0", ig.Method()),
+        **dict.fromkeys(("Composed", "Reversed"), (ig.paths.Straight(30),)),
         "Backward": (ig.fields.GuidedReLU(), ig.Method()),
         "Margin": (0, 1),
         "Unit": ("0", 1),
@@ -188,3 +191,45 @@ def test_shape_helpers() -> None:
     low = (torch.float16, torch.bfloat16, torch.float32)
     assert [state_dtype(t) for t in low] == [torch.float32] * 3
     assert state_dtype(torch.float64) == torch.float64
+
+
+# --- what is typed in the place of a part -------------------------------------------------------------------------------
+
+
+def test_numbers_tensors_and_names_are_baselines_of_a_method() -> None:
+    field, x = ig.fields.Linear(torch.tensor([1.0, -2.0])), torch.ones(3, 2)
+    rule = ig.rules.Midpoint()
+    each = torch.arange(6.0).reshape(3, 2)
+    for typed in (0.25, 1, np.float32(0.5), torch.tensor([0.5, 0.0]), each, np.ones(2), "zero"):
+        usual = ig.methods.integrated(typed, rule)  # type: ignore[arg-type]
+        method = ig.Method(typed, rule=rule)  # type: ignore[arg-type]
+        assert method == usual
+        assert torch.equal(method(field, x).values, usual(field, x).values)
+    several = ig.Method([0.0, "zero", torch.ones(2)], rule=rule)
+    assert len(several(field, x).weights) == 3
+    assert ig.Method(baseline="black") == ig.methods.integrated("black")
+    neurons = ig.methods.region_neurons("0", torch.ones(2, dtype=torch.bool), 0.5)
+    assert dataclasses.replace(neurons, baseline=0.5) == neurons  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: ig.Method(object()), "A baseline is a number, a tensor, a list of baselines"),  # type: ignore[arg-type]
+        (lambda: ig.Method("blac"), "no baseline named 'blac'. Did you mean 'black'"),
+        (
+            lambda: ig.Method(rule=50),
+            r"A rule is a callable .*, such as ig.rules.GaussLegendre\(50\); got 50",
+        ),  # type: ignore[arg-type]
+        (lambda: ig.Method(path="straight"), r"such as ig.paths.Straight\(\); got 'straight'"),  # type: ignore[arg-type]
+        (lambda: ig.Method(path=ig.paths.Straight), r"Straight is a class: write Straight\("),  # type: ignore[arg-type]
+        (lambda: ig.Method(weighting=2.0), "A weighting is a callable"),  # type: ignore[arg-type]
+        (lambda: ig.SmoothGrad(3), "A method is a callable"),  # type: ignore[arg-type]
+        (lambda: ig.baselines.Union([0.0]), "A baseline is a callable"),  # type: ignore[list-item]
+    ],
+)
+def test_what_is_no_part_is_refused_when_it_is_given(
+    wrong: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(ig.errors.IntegrandError, match=words):
+        wrong()

@@ -6,8 +6,10 @@ import dataclasses
 import warnings
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -16,7 +18,7 @@ from torch import Tensor
 import integrand as ig
 from integrand.core.segment import polyline
 from integrand.model.row_independence import ROWS
-from tests.problems import Counting, wave
+from tests.problems import Counting, tanh_mlp, wave
 from tests.test_adaptive import gelu_mlp, grown
 
 B, BLOCK = 6, 25
@@ -341,3 +343,39 @@ def test_blocks_are_what_they_say() -> None:
         made = method(field(), X[:1])
     assert len(made.weights) % 8 == 0
     assert 16 <= len(made.weights) < 64
+
+
+# --- residuals in standard errors -------------------------------------------------------------------------------------
+
+
+def test_residuals_come_with_their_standard_errors(quiet: None, tmp_path: Path) -> None:
+    """What residuals are over seeds, they say of themselves; nothing is said where nothing is random."""
+    network, x, references = tanh_mlp(), wave(2, 6), wave(40, 6, phase=4)
+    residuals, errors = [], []
+    for seed in range(60):
+        result = ig.explain(
+            network, x, target=1, method="expected", baseline=references, draws=40, seed=seed
+        )
+        residuals.append(result.residual)
+        errors.append(result.residual_error)
+    ratio = (
+        torch.stack(errors).square().mean(0).sqrt() / torch.stack(residuals).square().mean(0).sqrt()
+    )
+    assert bool((ratio > 0.9).all()), ratio  # strata make it smaller than single draws tell
+    torch.testing.assert_close(
+        result.residual_in_errors, result.residual.abs() / result.residual_error
+    )
+    assert "standard errors)" in repr(result)
+    assert "standard errors)" in result._repr_html_()
+    columns = result.to_pandas("examples")
+    np.testing.assert_array_equal(columns["standard_errors"], result.residual_in_errors)
+    result.save(tmp_path / "map.safetensors")
+    loaded = ig.load(tmp_path / "map.safetensors")
+    assert torch.equal(loaded.residual_error, result.residual_error)
+    assert torch.equal(ig.concat([result, result])[3].residual_error, result.residual_error[1:])
+    exact = ig.explain(network, x, target=1)
+    assert exact.residual_error is None
+    assert bool(exact.residual_in_errors.isnan().all())
+    assert "standard errors" not in repr(exact)
+    one = ig.explain(network, x, target=1, method="expected", baseline=references[:1], draws=1)
+    assert bool(one.residual_in_errors.isnan().all())

@@ -118,6 +118,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "conductance": {"site": "2", "steps": 3},
     "region_neurons": {"site": "2", "rule": FEW},
     "generalized": {"smooth": FEW},
+    "baseline_shapley": {"permutations": 2},
     "graph": {"edges": torch.tensor([[0, 1], [1, 2]]), "node": 0},
 }
 

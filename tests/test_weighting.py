@@ -708,17 +708,34 @@ def test_defaults_for_what_is_no_picture(
     )
     references = 0.2 * wave(4, *shape, phase=2.0)
     made = ig.explain(model, x, target=0, method="weighted", baseline=references, **options)
-    for r, b in itertools.product(range(4), range(2)):
-        scores = made.shares[r, b].movedim(axis, 0).reshape(shape[axis], -1).sum(1)
-        rows, z = [x[b].clone()], x[b].clone()
-        for n in sorted(range(shape[axis]), key=lambda n: (-float(scores[n]), n)):
-            z.movedim(axis, 0)[n] = references.mean(0).movedim(axis, 0)[n]
-            rows.append(z.clone())
-        assert int(made.fitness[r, b]) == smallest(
-            model(torch.stack(rows)).softmax(1)[:, 0].tolist()
+    probability = lambda z: model(z).softmax(1)[:, 0].tolist()  # noqa: E731
+    for b in range(2):
+        lowest = references[int(torch.tensor(probability(references)).argmin())]
+        with_mean, with_lowest = (
+            [probability(gone_one_by_one(x[b], made.shares[r, b], fill, axis)) for r in range(4)]
+            for fill in (references.mean(0), lowest)
         )
+        halves = any(min(curve) <= 0.5 * curve[0] for curve in with_mean)
+        curves = with_mean if halves else with_lowest
+        whole, empty = curves[0][0], curves[0][-1]
+        goal = 0.5 * whole
+        if min(min(curve) for curve in curves) > goal:
+            goal = empty + 0.5 * (whole - empty)
+        for r, curve in enumerate(curves):
+            steps = [k for k, score in enumerate(curve) if score <= goal]
+            assert int(made.fitness[r, b]) == (steps[0] if steps else shape[axis])
     assert f"{shape[axis]} {kind}" in made.criterion
     assert "fill: mean of the references" in made.criterion
+
+
+def gone_one_by_one(x: Tensor, share: Tensor, fill: Tensor, axis: int) -> Tensor:
+    """An input, and what is left of it as its features are replaced, the highest ranked first."""
+    scores = share.movedim(axis, 0).reshape(x.shape[axis], -1).sum(1)
+    rows, z = [x.clone()], x.clone()
+    for n in sorted(range(x.shape[axis]), key=lambda n: (-float(scores[n]), n)):
+        z.movedim(axis, 0)[n] = fill.movedim(axis, 0)[n]
+        rows.append(z.clone())
+    return torch.stack(rows)
 
 
 def test_defaults_for_several_inputs(quiet: None) -> None:
@@ -868,3 +885,82 @@ def test_a_bare_tensor_is_a_weighting_too() -> None:
     torch.testing.assert_close(made.weights, expected)
     torch.testing.assert_close(made.values, (expected[..., None] * made.shares).sum(0))
     assert made.fitness is None
+
+
+# --- fills made of the references -------------------------------------------------------------------------------------
+
+
+def _share(z: Tensor, left: float) -> Tensor:
+    """Features of weights of their own, on top of what is left of the score at zero."""
+    w = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5]).double()
+    return left + (1 - left) * 0.9 * (z * w).sum(1) / w.sum()
+
+
+def _by_hand(share: Tensor, curve: Callable[[Tensor], Tensor], fill: Tensor, goal: float) -> int:
+    """The fewest top features whose replacement by ``fill`` brings the score to ``goal``."""
+    order = sorted(range(len(share)), key=lambda i: (-float(share[i]), i))
+    for k in range(1, len(share) + 1):
+        z = torch.ones(1, len(share)).double()
+        z[0, order[:k]] = fill[order[:k]]
+        if float(curve(z)) <= goal:
+            return k
+    return len(share)
+
+
+def _of_references(references: Tensor, curve: Callable[[Tensor], Tensor]) -> tuple[Weighed, Tensor]:
+    shares = maps(len(references), 1, 5, seed=4)
+    fitness = ig.weightings.Fitness(ig.weightings.ReferenceMean())
+    x = torch.ones(1, 5).double()
+    return fitness.prepared(x, Score(curve), references[:, None])(shares), shares
+
+
+def test_where_the_mean_of_references_halves_nothing_the_lowest_reference_is_taken() -> None:
+    curve = lambda z: _share(z, 0.02)  # noqa: E731
+    references = torch.tensor([0.9, 0.8, 0.1, 1.2]).double()[:, None].expand(4, 5)
+    assert float(curve(references.mean(0)[None])) > 0.5 * float(curve(torch.ones(1, 5).double()))
+    found, shares = _of_references(references, curve)
+    goal = 0.5 * float(curve(torch.ones(1, 5).double()))
+    for r in range(4):
+        expected = _by_hand(shares[r, 0], curve, references[2], goal)
+        assert int(found.fitness[r, 0]) == expected
+    assert len(found.fitness.unique()) > 1
+    assert found.reasons == (None,)
+    assert "or the one of lowest score" in found.criterion
+
+
+def test_where_no_reference_halves_it_half_of_what_they_take_away_counts() -> None:
+    curve = lambda z: _share(z, 0.7)  # noqa: E731
+    references = torch.tensor([0.9, 0.4, 1.2]).double()[:, None].expand(3, 5)
+    found, shares = _of_references(references, curve)
+    intact, empty = (float(curve(z[None])) for z in (torch.ones(5).double(), references[1]))
+    assert empty > 0.5 * intact
+    for r in range(3):
+        expected = _by_hand(shares[r, 0], curve, references[1], empty + 0.5 * (intact - empty))
+        assert int(found.fitness[r, 0]) == expected
+    assert len(found.fitness.unique()) > 1
+    assert found.reasons == (None,)
+
+
+def test_references_that_take_nothing_away_are_said_to_be_of_the_same_class() -> None:
+    found, _ = _of_references(torch.ones(3, 5).double() * 0.99, lambda z: _share(z, 0.7))
+    assert found.fitness.tolist() == [[5]] * 3
+    assert found.reasons[0] is not None
+    assert "which are of the same class" in found.reasons[0]
+    assert "ig.baselines.OtherClass" in found.reasons[0]
+
+
+def test_breast_cancer_is_weighed_by_default(quiet: None) -> None:
+    """A classifier of two classes and references of both: no example's fitness says nothing."""
+    datasets, linear, steps, scale = (
+        pytest.importorskip(f"sklearn.{name}")
+        for name in ("datasets", "linear_model", "pipeline", "preprocessing")
+    )
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    model = steps.make_pipeline(scale.StandardScaler(), linear.LogisticRegression()).fit(x, y)
+    rows = torch.from_numpy(x)
+    result = ig.explain(
+        model, rows[100:140], target="predicted", method="weighted", baseline=rows[:8]
+    )
+    odd = [reason for reason in result.reasons if reason and "same number" not in reason]
+    assert not odd
+    assert int((result.weights.std(0) > 0).sum()) >= 38

@@ -36,7 +36,6 @@ expected = ig.explain(
     target=1,
     method="expected",
     baseline=frame[100:150],
-    rule=ig.rules.Exact(),
 )
 print(expected.to_pandas().head(3))
 

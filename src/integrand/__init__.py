@@ -54,6 +54,7 @@ from .integration.wrappers.with_covariance import WithCovariance as WithCovarian
 from .interactions import Interactions as Interactions
 from .interactions import interactions as interactions
 from .model.extra import Shared as Shared
+from .summarize import summarize as summarize
 
 if _TYPE_CHECKING:
     from . import run as run
@@ -126,6 +127,7 @@ __all__ = [
     "rules",
     "run",
     "segments",
+    "summarize",
     "targets",
     "testing",
     "weightings",

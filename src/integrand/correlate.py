@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .core.correlation import rounding
+from .core.frames import is_frame
 from .core.options import whole
 from .core.shapes import describe
-from .errors import InputError, NonFiniteInput, ShapeError
+from .errors import InputError, NonFiniteInput, ShapeError, UnknownName
 from .explain import explain
 from .fields import Field
 from .integration.attribution import ExplainerLike
@@ -47,6 +49,7 @@ class Correlation:
         mean: like ``values``, the mean map; ``deviation`` its standard deviation over examples.
         count: examples.
         replicates: (G, \\*values) ``values`` without each of the jackknife groups.
+        names: of the columns, where inputs were frames or were given ``feature_names``; of regions.
         cost: of all explanations.
     """
 
@@ -62,11 +65,12 @@ class Correlation:
     names: tuple[str, ...] = ()
     cost: Cost = Cost()
 
-    def grouped(self, regions: Mapping[str, Sequence[int] | Tensor]) -> Correlation:
+    def grouped(self, regions: Mapping[str, Sequence[int | str] | Tensor]) -> Correlation:
         """Contributions of regions: sums over features, with standard errors of the sums.
 
         Args:
-            regions: name → numbers of features (counted over (\\*s) laid flat), or a mask (\\*s).
+            regions: name → numbers of features (counted over (\\*s) laid flat), names of columns, or
+                a mask (\\*s).
                 What lies in none makes a last region, "rest", so that sums stay.
 
         Returns:
@@ -78,7 +82,7 @@ class Correlation:
         shape = self.values.shape[self.total.ndim :]
         taken = torch.full((math.prod(shape),), -1, dtype=torch.long)
         for number, (name, members) in enumerate(regions.items()):
-            place = _members(members, shape, name)
+            place = _members(members, shape, name, self.names)
             if bool((taken[place] >= 0).any()):
                 raise InputError(f"Region {name!r} shares features with another: give each to one.")
             taken[place] = number
@@ -127,12 +131,14 @@ def correlate(
     Args:
         model: as in ``explain``; or a Field, then without target.
         batches: of (x, y), or of (x, y, g), in any sizes; every example counts, whatever the batch
-            it comes in. y (B,) are numbers to correlate with; (B, T) for T targets, such as one-hot
+            it comes in. x are tensors, arrays or frames. y (B,) are numbers to correlate with; (B, T) for T targets, such as one-hot
             classes. Batches that are tensors x, or whose y is None, have no labels: ``values`` are
             then the auto-correlation. g (B,) are whole numbers saying which examples belong
             together (subjects, sessions), for the jackknife.
         target: as in ``explain``, the same for every example; a list of T of them for y (B, T).
         method: as in ``explain``; one per call. With a seed all batches see the same draws.
+            "baseline_shapley" gives the Baseline-Shapley correlation, which needs no gradients and
+            adds up to Pearson's r exactly, however few orders are drawn.
         groups: G of the jackknife where the data says none: example n is in group n mod G; 0 or 1
             for no standard errors.
         **options: of ``explain`` and of the method.
@@ -164,6 +170,7 @@ def correlate(
     targets = target if isinstance(target, list) else None
     moments: dict[int, _CoMoments] = {}
     cost, labelled, seen = Cost(), None, 0
+    names: tuple[str, ...] = ()
     for number, batch in enumerate(batches):
         x, y, g = _unpacked(batch, number)
         if labelled is not None and labelled != (y is not None):
@@ -171,7 +178,7 @@ def correlate(
                 f"Batch {number} {'has' if y is not None else 'lacks'} labels, unlike those before it."
             )
         labelled = y is not None
-        maps, outputs, spent = _explained(model, x, targets, target, method, options)
+        maps, outputs, spent, names = _explained(model, x, targets, target, method, options)
         labels = outputs if y is None else _labels(y, outputs, targets, number)
         cost += spent
         places = torch.arange(seen, seen + len(outputs)) % max(groups, 1) if g is None else g
@@ -182,14 +189,16 @@ def correlate(
         seen += len(outputs)
     if not moments:
         raise InputError("There are no examples to correlate over: batches is empty.")
-    return _correlation([moments[key] for key in sorted(moments)], targets is not None, cost)
+    correlation = _correlation([moments[key] for key in sorted(moments)], targets is not None, cost)
+    return dataclasses.replace(correlation, names=names)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def _unpacked(batch: Any, number: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Inputs, labels and groups of a batch, each as a tensor, or nothing."""
+def _unpacked(batch: Any, number: int) -> tuple[Any, Tensor | None, Tensor | None]:
+    """Inputs, labels and groups of a batch, each as a tensor, or nothing; inputs that are a frame
+    as they are."""
     entries = batch if isinstance(batch, tuple | list) else (batch,)
     if not 1 <= len(entries) <= 3:
         raise InputError(
@@ -200,9 +209,9 @@ def _unpacked(batch: Any, number: int) -> tuple[Tensor, Tensor | None, Tensor | 
         raise InputError(
             f"The inputs of batch {number} are a {type(x).__name__}: correlate takes models of one input tensor. Join several in front of the model."
         )
-    x = _numbers(x, f"inputs of batch {number}")
-    y = None if y is None else _numbers(y, f"outcomes of batch {number}")
-    g = None if g is None else _numbers(g, f"groups of batch {number}").cpu()
+    x = x if is_frame(x) else _tensor(x, f"inputs of batch {number}")
+    y = None if y is None else _tensor(y, f"outcomes of batch {number}")
+    g = None if g is None else _tensor(g, f"groups of batch {number}").cpu()
     if g is not None and (g.shape != x.shape[:1] or g.is_floating_point()):
         raise InputError(
             f"The groups of batch {number} are whole numbers, one for each of {len(x)} examples, not {describe(g.shape)} of {g.dtype}."
@@ -210,22 +219,25 @@ def _unpacked(batch: Any, number: int) -> tuple[Tensor, Tensor | None, Tensor | 
     return x, y, g
 
 
-def _numbers(values: object, what: str) -> Tensor:
+def _tensor(numbers: Any, what: str) -> Tensor:
+    """Numbers as a tensor, those of a frame's column too."""
+    if isinstance(numbers, Tensor):
+        return numbers
     try:
-        return torch.as_tensor(values)
+        return torch.as_tensor(np.array(numbers))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"The {what} are no numbers: give a tensor or an array.") from None
 
 
 def _explained(
     model: Callable[..., Any] | Field,
-    x: Tensor,
+    x: Any,
     targets: list[Any] | None,
     target: TargetLike | None,
     method: str | ExplainerLike,
     options: dict[str, Any],
-) -> tuple[Tensor, Tensor, Cost]:
-    """Maps (B, T, \\*s) and predictions (B, T) in float64, and what they cost."""
+) -> tuple[Tensor, Tensor, Cost, tuple[str, ...]]:
+    """Maps (B, T, \\*s) and predictions (B, T) in float64, what they cost, and names of columns."""
     if targets is not None and not targets:
         raise InputError("target is an empty list: give one at least.")
     cost, maps, outputs = Cost(), [], []
@@ -236,7 +248,7 @@ def _explained(
         maps.append(result.values.detach().double())
         outputs.append(result.output.detach().double())
         cost += result.cost
-    return torch.stack(maps, 1), torch.stack(outputs, 1), cost
+    return torch.stack(maps, 1), torch.stack(outputs, 1), cost, result.feature_names
 
 
 def _labels(y: Tensor, outputs: Tensor, targets: list[Any] | None, number: int) -> Tensor:
@@ -392,8 +404,15 @@ def _jackknife(replicates: Tensor, values: Tensor) -> Tensor:
     return (deviations.square().sum(0) * (count - 1) / count).sqrt()
 
 
-def _members(members: Sequence[int] | Tensor, shape: torch.Size, name: str) -> Tensor:
+def _members(
+    members: Sequence[int | str] | Tensor, shape: torch.Size, name: str, columns: Sequence[str]
+) -> Tensor:
     """The features of a region, by their numbers."""
+    if not isinstance(members, Tensor):
+        members = [
+            _position(member, name, columns) if isinstance(member, str) else member
+            for member in members
+        ]
     entries = torch.as_tensor(members).cpu()
     if entries.dtype == torch.bool:
         if entries.shape != shape:
@@ -405,3 +424,9 @@ def _members(members: Sequence[int] | Tensor, shape: torch.Size, name: str) -> T
     if entries.is_floating_point() or bool(((entries < 0) | (entries >= features)).any()):
         raise InputError(f"Region {name!r} names features that are not among 0 to {features - 1}.")
     return entries.long().flatten()
+
+
+def _position(column: str, region: str, columns: Sequence[str]) -> int:
+    if column not in columns:
+        raise UnknownName(f"column of region {region!r}", column, columns)
+    return columns.index(column)

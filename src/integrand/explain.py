@@ -155,7 +155,7 @@ def explain(
             **options,
         )
         by_example = baseline_by_example(method, baseline, options)
-        return concat(list(_explain_batches(explain_batch, inputs, target, by_example)))
+        return concat(list(explained_by_batch(explain_batch, inputs, target, by_example)))
     model_options = {name: options.pop(name) for name in options_of(model) if name in options}
     task = make_task(
         method,
@@ -186,16 +186,18 @@ def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) 
         raise InputError("extra= has something for each example, and a DataLoader none of it.")
 
 
-def _explain_batches(
-    explain_batch: Callable[..., Attribution], loader: DataLoader[Any], target: Any, baseline: Any
+def explained_by_batch(
+    explain_batch: Callable[..., Attribution], batches: Iterable[Any], target: Any, baseline: Any
 ) -> Iterator[Attribution]:
-    """An attribution for each batch of a loader, one at least."""
+    """An attribution for each batch, one at least."""
     empty = True
-    for x, batch_target in target_by_batch(loader, target, baseline):
+    for x, batch_target in target_by_batch(batches, target, baseline):
         empty = False
         yield explain_batch(x, target=batch_target)
     if empty:
-        raise InputError("The loader is empty: there is nothing to explain.")
+        raise InputError(
+            "The batches are none, of an empty loader or list: there is nothing to explain."
+        )
 
 
 def target_by_batch(

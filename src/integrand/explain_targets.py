@@ -174,8 +174,12 @@ def _repeated(method: Explainer, count: int, batch: int) -> Explainer:
     if weighting.fill is not None and not isinstance(weighting.fill, Fill):
         changes["fill"] = _repeated_references(weighting.fill, count)
     weighting = with_fields(weighting, **changes)
+    rule = with_fields(method.rule, **_repeated_labels(method.rule.features, count, batch))
     return dataclasses.replace(
-        method, baseline=_repeated_references(method.baseline, count), weighting=weighting
+        method,
+        baseline=_repeated_references(method.baseline, count),
+        rule=rule,
+        weighting=weighting,
     )
 
 

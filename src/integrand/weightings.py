@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .core.declared import Part, Stranger, declared
+from .core.declared import Part, Stranger, check_callable, declared
 from .core.features import Features, kind_of
 from .core.features import feature_map as feature_map
 from .core.features import feature_scores as feature_scores
@@ -98,7 +98,12 @@ class _StrangerWeighting(Stranger, Weighting):
 
 def as_weighting(weighting: WeightingLike) -> Weighting:
     """Convert to a ``Weighting``; a user's callable is wrapped, and keeps the attributes it declares."""
-    return weighting if isinstance(weighting, Weighting) else _StrangerWeighting(weighting)
+    if isinstance(weighting, Weighting):
+        return weighting
+    check_callable(
+        weighting, "a weighting", "(shares, x, field) -> weights", "ig.weightings.Uniform()"
+    )
+    return _StrangerWeighting(weighting)
 
 
 @part
@@ -130,12 +135,18 @@ class Fill(ABC):
     def name(self, x: Tensor) -> str:
         """What a report calls it for inputs such as ``x``."""
 
+    def blank(self, x: Tensor) -> bool:
+        """Whether inputs such as ``x`` say nothing of any class where all is replaced, so that a
+        score which stays is a reason to take another fill."""
+        return True
+
 
 @part
 class ReferenceMean(Fill):
     """The mean of an example's references.
 
-    It is what a column, token or time step is where the baselines say it is missing.
+    It is what a column, token or time step is where the baselines say it is missing. It is no
+    blank: the model gives it a class too, maybe that of the example.
     """
 
     def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
@@ -143,6 +154,9 @@ class ReferenceMean(Fill):
 
     def name(self, x: Tensor) -> str:
         return "mean of the references"
+
+    def blank(self, x: Tensor) -> bool:
+        return False
 
 
 @part
@@ -160,6 +174,9 @@ class ByKind(Fill):
 
     def name(self, x: Tensor) -> str:
         return _name_of(self.pictures, x) if x.ndim == 4 else ReferenceMean().name(x)
+
+    def blank(self, x: Tensor) -> bool:
+        return x.ndim == 4
 
 
 def _name_of(fill: Callable[[Tensor, Field], Tensor] | Fill, x: Tensor) -> str:
@@ -203,6 +220,13 @@ class Fitness(Weighting):
     features, as does one whose share is zero everywhere (it equals the input) and so ranks nothing.
     Where that is so of all references the example is flagged.
 
+    A fill made of the references is no blank: the model gives it a class, and where that is the
+    example's, nothing halves the score (that of a binary classifier falls below one half on the
+    other side only). Where no reference's D exists for that reason, an example's features are
+    replaced by the reference of the lowest score instead. Where that does not halve it either, because all references are of the example's class,
+    D is the smallest k that takes away half of what replacing all features does, s_r(k) ≤ s(N) +
+    ratio · (p(x) − s(N)), provided that this is ``least`` or more; else the example is flagged.
+
     Args:
         fill: a baseline that says what replaced features become (its first reference), or a
             ``Fill`` made of the references.
@@ -210,11 +234,11 @@ class Fitness(Weighting):
         keep: drop references whose weight is under ``keep`` × the mean weight, and share theirs out
             (¼ in the paper's filtered variant; 0 keeps all).
         features: what is replaced at a time, see ``feature_map``.
-        least: a class probability under this is too low to halve meaningfully; the example is
-            flagged.
+        least: a class probability under this, or a change of it, is too low to halve meaningfully;
+            the example is flagged.
 
     Cost:
-        2 B rows. For few features fewer than 2 D rows per reference and example (7 if D is under 4,
+        2 B rows, and R for examples whose score a fill of references does not halve. For few features fewer than 2 D rows per reference and example (7 if D is under 4,
         N − 1 at most), in about log2 N − 2 rounds. For many, one row in each of ⌈log2 N⌉ rounds;
         and ⌈log2 N⌉ rows in one round before them where replacing everything is not enough. All
         references and examples search in lock-step.
@@ -259,12 +283,35 @@ class Fitness(Weighting):
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
-            halving = search(scores)
+            halving, asked = search(scores), search
+            if references is not None and not self._fills_blank(x):
+                halving, asked = self._searched_again(search, scores, halving, references)
             weights = self._drop_light(1 / halving.count.to(shares.dtype))
-            reasons = tuple(self._reason(halving, b, float(intact[b])) for b in range(len(x)))
+            reasons = tuple(self._reason(halving, asked, b) for b in range(len(x)))
             return Weighed(weights, halving.count, self._criterion(scores.shape[2], x), reasons)
 
         return weigh
+
+    def _fills_blank(self, x: Tensor) -> bool:
+        """Whether nothing of any class is left where all of ``x`` is replaced."""
+        return not isinstance(self.fill, Fill) or self.fill.blank(x)
+
+    def _searched_again(
+        self, search: _HalvingSearch, scores: Tensor, halving: _Halving, references: Tensor
+    ) -> tuple[_Halving, _HalvingSearch]:
+        """Where no reference's features halve the score: how many do with the reference of the
+        lowest score in their place; and where these do not, how many halve what all take away."""
+        lost = ~halving.halves.any(0) & halving.ranked.any(0) & (search.intact > 0)
+        if not bool(lost.any()):
+            return halving, search
+        search = search.lowered(references, lost)
+        halving = halving.but(search(scores, lost), lost)
+        change = search.intact - search.empty
+        lost = lost & ~halving.halves.any(0) & (change >= self.least)
+        if bool(lost.any()):
+            goal = torch.where(lost, search.empty + self.ratio * change, search.goal)
+            halving = halving.but(replace(search, goal=goal)(scores, lost), lost)
+        return halving, search
 
     def _replacement(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
         try:
@@ -285,9 +332,12 @@ class Fitness(Weighting):
         return self.fill.among(references, x, field)[None]
 
     def _criterion(self, features: int, x: Tensor) -> str:
+        blank = self._fills_blank(x)
+        instead = "" if blank else ", or the one of lowest score where that keeps too much"
+        halfway = "" if blank else ", or half way to what it is with all replaced"
         return (
             f"D is the fewest of {features:,} {kind_of(self.features, x)}, in the order of the baseline's own map, whose replacement "
-            f"(fill: {_name_of(self.fill, x)}) brings the class score to {self.ratio:g} of what it was"
+            f"(fill: {_name_of(self.fill, x)}{instead}) brings the class score to {self.ratio:g} of what it was{halfway}"
         )
 
     def _drop_light(self, merit: Tensor) -> Tensor:
@@ -297,9 +347,9 @@ class Fitness(Weighting):
         retained = weights * (weights >= slack * self.keep / len(weights))
         return retained / retained.sum(0)
 
-    def _reason(self, halving: _Halving, example: int, intact: float) -> str | None:
-        """Why D says nothing about one example, whose score is ``intact``."""
-        count = halving.count[:, example]
+    def _reason(self, halving: _Halving, search: _HalvingSearch, example: int) -> str | None:
+        """Why D says nothing about one example."""
+        count, intact = halving.count[:, example], float(search.intact[example])
         if not intact > 0:
             return (
                 f"the class score ({intact:.3g}) is not positive, so there is nothing to halve; explain a class, whose score is "
@@ -308,6 +358,12 @@ class Fitness(Weighting):
         if not bool(halving.ranked[:, example].any()):
             return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
         if not bool(halving.halves[:, example].any()):
+            if not self._fills_blank(search.x):
+                return (
+                    f"the class score is {intact:.3g}, and {float(search.empty[example]):.3g} with everything replaced by the "
+                    "references, which are of the same class, so that there is next to nothing to take away; give references of other classes "
+                    "too (ig.baselines.OtherClass), or another fill"
+                )
             return (
                 f"the class score ({intact:.3g}) does not fall to {self.ratio:g} of itself, {halving.looked} replaced; "
                 "try another fill"
@@ -335,6 +391,14 @@ class _Halving:
     ranked: Tensor
     looked: str
 
+    def but(self, other: _Halving, examples: Tensor) -> _Halving:
+        """The same, but of some ``examples`` (B,) what another search found."""
+        return replace(
+            self,
+            count=torch.where(examples, other.count, self.count),
+            halves=torch.where(examples, other.halves, self.halves),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class _HalvingSearch:
@@ -354,14 +418,17 @@ class _HalvingSearch:
     goal: Tensor
     empty: Tensor
 
-    def __call__(self, scores: Tensor) -> _Halving:
-        """Feature scores (R, B, N) → D (R, B), with what is known of it."""
+    def __call__(self, scores: Tensor, among: Tensor | None = None) -> _Halving:
+        """Feature scores (R, B, N) → D (R, B), with what is known of it; only some examples are
+        searched where it says ``among`` (B,) which."""
         ranked = (scores.isfinite() & (scores != 0)).any(2)
         order = scores.argsort(dim=2, descending=True, stable=True)
         places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
         rank = torch.empty_like(order).scatter_(2, order, places)
         features = (scores > float("-inf")).sum(2)  # those this example has
         wanted = ranked & (self.intact > 0)
+        if among is not None:
+            wanted = wanted & among
         emptied = ((self.empty <= self.goal) & (self.intact > 0)).expand_as(features)
         if scores.shape[2] <= FEW:
             looked = "whichever number of features is"
@@ -371,6 +438,19 @@ class _HalvingSearch:
             low, high, halves = self._bracket(rank, features, emptied, wanted)
             count = self._bisect(rank, low, high, wanted & halves)
         return _Halving(count, halves, ranked, looked)
+
+    def lowered(self, references: Tensor, among: Tensor) -> _HalvingSearch:
+        """The same search, features of the examples ``among`` (B,) replaced by the one of
+        ``references`` (R, B, \\*s) whose score is lowest, if that is lower."""
+        examples = among.nonzero()[:, 0]
+        lowest = self.score.at(examples).value(references[:, examples], leading=2).min(0)
+        lower = lowest.values < self.empty[examples]
+        examples, number = examples[lower], lowest.indices[lower]
+        return replace(
+            self,
+            blank=self.blank.clone().index_copy_(0, examples, references[number, examples]),
+            empty=self.empty.index_copy(0, examples, lowest.values[lower]),
+        )
 
     def _search_from_one(
         self, rank: Tensor, features: Tensor, emptied: Tensor, wanted: Tensor

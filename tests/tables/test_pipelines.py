@@ -509,6 +509,41 @@ def test_methods_are_compared_on_the_transformed_columns() -> None:
     assert compared.scores.methods == ("integrated", "idgi")
 
 
+def test_methods_are_compared_on_the_columns_of_a_step() -> None:
+    steps = [
+        ("fill", SimpleImputer()),
+        ("scale", StandardScaler()),
+        ("model", MLPClassifier((5,), max_iter=30, tol=1.0, random_state=0)),
+    ]
+    columns = ["age", "fare"]
+    pipeline = Pipeline(steps).fit(FRAME[columns], TWO)
+    rows, start = ROWS[columns], START[columns].fillna(40.0)
+    options = {"target": 1, "methods": ["integrated", "idgi"], "controls": False}
+    compared = ig.compare(pipeline, rows, baseline=start, attribute_after="fill", **options)  # type: ignore[arg-type]
+    filled = torch.from_numpy(steps[0][1].transform(rows))
+    late = ig.compare(pipeline, rows, baseline=start, **options)  # type: ignore[arg-type]
+    shown = compared.shown["integrated"].values
+    scale = torch.from_numpy(steps[1][1].scale_)
+    # Standardising is linear: contributions of columns do not depend on which side of it they are.
+    torch.testing.assert_close(shown, late.shown["integrated"].values, rtol=0.05, atol=1e-3)
+    np.testing.assert_allclose(
+        compared.shown["integrated"].inputs,
+        late.shown["integrated"].inputs * scale + torch.from_numpy(steps[1][1].mean_),
+    )
+    (named,) = ig.explain_targets(
+        pipeline, rows, targets=[1], baseline=start, attribute_after="fill"
+    )
+    assert named.feature_names == ("age", "fare")
+    alone = ig.explain(pipeline, rows, target=1, baseline=start, attribute_after="fill")
+    torch.testing.assert_close(named.values, alone.values, rtol=0.05, atol=1e-3)
+    with pytest.raises(UnknownName, match="no step of the pipeline named 'fil'"):
+        ig.compare(pipeline, rows, attribute_after="fil", **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="attribute_after= does not go with a Linear"):
+        ig.compare(torch.nn.Linear(2, 1), filled, attribute_after="fill", **options)  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match="Did you mean 'baseline'"):
+        ig.compare(pipeline, rows, baselin=start, **options)  # type: ignore[arg-type]
+
+
 def test_a_model_without_the_pipeline_says_where_to_put_it() -> None:
     with pytest.raises(InputError, match=r"explain\(pipeline, frame\)"):
         ig.explain(torch.nn.Linear(5, 1), ROWS, target=0)

@@ -191,7 +191,7 @@ def test_what_mixtures_refuse() -> None:
     with pytest.raises(ig.errors.InputError, match="a mixture of both"):
         Compose(torch.sum, Sum([trees, net]))
     with pytest.raises(ig.errors.NoGradient, match="generalized"):
-        ig.methods.integrated()(Sum([trees, net]), X[:3])
+        ig.methods.idgi()(Sum([trees, net]), X[:3])
     with pytest.raises(ig.errors.InputError, match="one number per row"):
         Compose(lambda v: v, trees).value(X[:3])
 
@@ -224,3 +224,81 @@ def test_smooth_functions_cost_what_their_rule_costs() -> None:
     general = ig.explain(network, rows, target=1, method="generalized", smooth=rule)
     torch.testing.assert_close(general.values, plain.values)
     assert general.cost.gradients == plain.cost.gradients == 5 * 7
+
+
+# --- methods by default -----------------------------------------------------------------------------------------------
+
+
+def test_every_rule_of_nodes_takes_the_jumps_exactly(quiet: None) -> None:
+    """Of trees nothing is left to nodes; of a sum with a network, what the rule makes of that."""
+    boosted = sk.GradientBoostingRegressor(n_estimators=10, random_state=0).fit(X.numpy(), Y)
+    net, trees = net_field(), TreeField(boosted)
+    mixed = Sum([net, trees], [0.7, -2.0])
+    jumps = ig.methods.generalized(0.1)(trees, X[:5])
+    rules = (
+        ig.rules.Left(3),
+        ig.rules.GaussLegendre(4),
+        ig.rules.Simpson(2),
+        ig.rules.ClenshawCurtis(4),
+        ig.rules.Chords(6),
+        ig.rules.MonteCarlo(4),
+        ig.rules.Adaptive(0.01),
+    )
+    for rule in rules:
+        flat = ig.methods.integrated(0.1, rule)(trees, X[:5])
+        torch.testing.assert_close(flat.values, jumps.values, rtol=0, atol=1e-14)
+        assert float(flat.error.max()) < 1e-12, rule
+        assert flat.cost.gradients == 0
+        smooth = ig.methods.integrated(0.1, rule)(net, X[:5])
+        both_parts = ig.methods.integrated(0.1, rule)(mixed, X[:5])
+        torch.testing.assert_close(
+            both_parts.values, 0.7 * smooth.values - 2 * jumps.values, rtol=0, atol=1e-12
+        )
+
+
+def test_expected_weighted_and_until_tolerance_on_trees_by_default(quiet: None) -> None:
+    boosted = sk.GradientBoostingClassifier(n_estimators=10, random_state=0).fit(
+        X.numpy(), (Y > 0).astype(int)
+    )
+    references, x = X[50:60], X[:6]
+    single = [
+        ig.explain(boosted, x, target=1, method="generalized", baseline=r).values
+        for r in references
+    ]
+    each = torch.stack(single)
+    usual = ig.explain(boosted, x, target=1, method="expected", baseline=references)
+    torch.testing.assert_close(usual.values, each.mean(0), rtol=0, atol=1e-13)
+    assert float(usual.error.max()) < 1e-12
+    assert bool(usual.converged.all())
+    # Of more references than draws, what is left to chance is which of them.
+    drawn = ig.explain(boosted, x, target=1, method="expected", baseline=X[50:250], draws=60)
+    full = ig.explain(boosted, x, target=1, method="expected", baseline=X[50:250])
+    off = (drawn.values - full.values).norm(dim=1) / full.values.norm(dim=1)
+    assert bool((drawn.error > 0).all())
+    assert bool((off < drawn.error).all())
+    reached = ig.explain(
+        boosted, x, target=1, method="expected", baseline=X[50:250], tol=0.2, draws=4000
+    )
+    assert bool((reached.error <= 0.2).all())
+    weighted = ig.explain(boosted, x, target=1, method="weighted", baseline=references)
+    summed = torch.einsum("rb,rbi->bi", weighted.weights, each)
+    torch.testing.assert_close(weighted.values, summed, rtol=0, atol=1e-13)
+    assert weighted.cost.gradients == usual.cost.gradients == drawn.cost.gradients == 0
+
+
+def test_wrappers_and_comparisons_of_trees(quiet: None) -> None:
+    boosted = sk.GradientBoostingClassifier(n_estimators=5, random_state=0).fit(
+        X.numpy(), (Y > 0).astype(int)
+    )
+    compared = ig.compare(
+        boosted,
+        X[:4],
+        target=1,
+        methods=["generalized", "integrated", "expected", "weighted", "baseline_shapley"],
+        metrics=[ig.metrics.Deletion(fill=0.0)],
+        references=X[50:56],
+        controls=["random"],
+    )
+    first, second = compared.scores.values[:2]
+    np.testing.assert_array_equal(first, second)
+    assert np.isfinite(compared.scores.values).all()

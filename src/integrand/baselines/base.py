@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.declared import Adopted, Part, Stranger, declared
+from ..core.declared import Adopted, Part, Stranger, check_callable, declared
 from ..core.shapes import checked_references
 from ..core.values import part
 from ..errors import BaselineError
@@ -129,7 +129,10 @@ class _StrangerBaseline(Stranger, Baseline):
 def adopted(baseline: BaselineLike) -> Baseline:
     """Convert to a ``Baseline``; a user's callable is wrapped, and keeps the attributes it
     declares."""
-    return baseline if isinstance(baseline, Baseline) else _StrangerBaseline(baseline)
+    if isinstance(baseline, Baseline):
+        return baseline
+    check_callable(baseline, "a baseline", "(x, field) -> references", "ig.baselines.Constant(0.0)")
+    return _StrangerBaseline(baseline)
 
 
 class References:

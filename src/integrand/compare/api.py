@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -23,6 +24,7 @@ from ..fields import Field
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..methods.registry import about
 from ..metrics import Metric, Subject
+from ..model.doors import known_options
 from ..model.layout import InputsLike
 from ..targets import TargetLike
 from ..task import Task, is_predicted
@@ -74,6 +76,7 @@ def compare(
     normalisation: Normalisation | None = None,
     batch_size: int | None = None,
     optimize: bool = False,
+    **model_options: Any,
 ) -> Comparison:
     """Compare methods on one model: every method on every example, scored by every metric, with
     paired statistics.
@@ -112,6 +115,8 @@ def compare(
         normalisation: as in ``explain``.
         batch_size: as in ``explain``.
         optimize: as in ``explain``.
+        **model_options: options of the kind of model, as in ``explain``: ``attribute_after`` of
+            pipelines, whose methods are compared on the columns that come out of that step.
 
     Returns:
         A ``Comparison``: the raw scores (M, Q, E) with their intervals, tests and verdicts.
@@ -137,6 +142,9 @@ def compare(
         raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
     if gradients is not None:
         whole("gradients", gradients, least=1)
+    unknown = next((name for name in model_options if name not in known_options()), None)
+    if unknown is not None:
+        raise UnknownName("argument of compare", unknown, _ARGUMENTS)
     named = methods_by_name(methods)
     metrics_used = metrics_by_name(metrics)
     task = Task.of(
@@ -147,6 +155,7 @@ def compare(
         normalisation=normalisation,
         batch_size=batch_size,
         optimize=optimize,
+        **model_options,
     )
     tried = _for_inputs(vary_baseline, inputs, task)
     explainers = _built(named, inputs, task, baseline, references, options or {})
@@ -178,6 +187,9 @@ def _check_any_map(scores: Scores, methods: Mapping[str, Explainer]) -> None:
     pairs = [(method, example) for method in methods for example in scores.examples]
     if pairs and all(pair in scores.reasons for pair in pairs):
         raise InputError(f"No method has a map of any example: {scores.reasons[pairs[0]]}")
+
+
+_ARGUMENTS = tuple(inspect.signature(compare).parameters)[:-1]
 
 
 def _comparison(

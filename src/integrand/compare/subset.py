@@ -91,7 +91,7 @@ def _narrowed(name: str, old: object, index: Tensor, examples: Sequence[int], x:
         return old if target == old else target
     if name in _AXES and isinstance(old, Tensor) and old.ndim == _AXES[name] and len(old) == len(x):
         return old[index.to(old.device)]
-    return narrowed(old, examples, x) if name in ("method", "weighting", "of") else old
+    return narrowed(old, examples, x) if name in ("method", "rule", "weighting", "of") else old
 
 
 _AXES = {"other": 1, "features": 3}

@@ -6,6 +6,7 @@ torch_geometric.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..core.optional import optional
 from ..errors import InputError
 from ..explain import explain
 from ..fields import Graph
-from ..integration.attribution import Attribution, ExplainerLike
+from ..integration.attribution import Attribution, ExplainerLike, mapped
 from ..targets import Output
 
 _NEEDS = "integrand.compat.pyg"
@@ -52,7 +53,9 @@ class IntegratedGradients(_explain.ExplainerAlgorithm):  # type: ignore[misc, na
 
     Features start from the method's baseline, zero unless said; edges from a mask of zeros, no
     message, while features stay. Masks hold attributions with their signs, (nodes, features) and
-    (edges,); ``results`` has each with its residual and cost.
+    (edges,); ``results`` has each with its residual and cost. Of a heterogeneous graph features,
+    edges, masks and values of results are dicts, by types of nodes and by relations, and so may a
+    ``baseline=`` of features be.
 
     Args:
         method: a published name, or a method.
@@ -90,34 +93,69 @@ class IntegratedGradients(_explain.ExplainerAlgorithm):  # type: ignore[misc, na
         **kwargs: Any,
     ) -> Any:
         """Masks of one graph; of several indices the sum of their scores is explained."""
-        if isinstance(x, Mapping) or isinstance(edge_index, Mapping):
+        hetero = isinstance(x, Mapping)
+        if hetero != isinstance(edge_index, Mapping):
             raise InputError(
-                "PyG's Explainer is served for homogeneous graphs; explain heterogeneous ones with ig.fields.GraphField."
+                "Features and edges are both tensors, of a homogeneous graph, or both dicts, by types of nodes and relations."
             )
         self.results = {}
-        masks: dict[str, Tensor | None] = {"node_mask": None, "edge_mask": None}
         question = self._question(target, index)
-        if self.explainer_config.node_mask_type is not None:
-            result = self._run(lambda z: model(z, edge_index, **kwargs), x, question)
-            self.results["node_mask"], masks["node_mask"] = result, result.values[0]
-        if self.explainer_config.edge_mask_type is not None:
-            ones = x.new_ones(edge_index.shape[1])
-            result = self._run(_masked(model, x, edge_index, kwargs), ones, question)
-            self.results["edge_mask"], masks["edge_mask"] = result, result.values[0]
-        return _explain.Explanation(**masks)
+        kinds = {
+            "node_mask": (
+                self.explainer_config.node_mask_type,
+                lambda z: model(z, edge_index, **kwargs),
+                x,
+                self.options,
+            ),
+            "edge_mask": (
+                self.explainer_config.edge_mask_type,
+                _masked(model, x, edge_index, kwargs),
+                _whole(edge_index, x),
+                self.options | ({"baseline": 0.0} if "baseline" in self.options else {}),
+            ),
+        }
+        masks: dict[str, Any] = {}
+        for name, (wanted, outputs_of, start, options) in kinds.items():
+            if wanted is not None:
+                self.results[name] = self._run(outputs_of, start, question, options)
+                masks[name] = mapped(lambda values: values[0], self.results[name].values)
+        if not hetero:
+            return _explain.Explanation(**{"node_mask": None, "edge_mask": None, **masks})
+        explanation = _explain.HeteroExplanation()
+        for name, mask in masks.items():
+            explanation.set_value_dict(name, mask)
+        return explanation
 
     def _run(
         self,
-        outputs_of: Callable[[Tensor], Tensor],
-        start: Tensor,
+        outputs_of: Callable[[Any], Tensor],
+        start: Tensor | Mapping[Any, Tensor],
         question: Callable[[Tensor], Tensor],
+        options: Mapping[str, Any],
     ) -> Attribution:
-        """Explain a function of one graph: a graph is one example."""
+        """Explain a function of one graph: a graph is one example; of several types of nodes or
+        relations each is an input, by a name of its own."""
+        if isinstance(start, Tensor):
 
-        def rows(z: Tensor) -> Tensor:
-            return torch.stack([question(outputs_of(graph)) for graph in z])
+            def rows(z: Tensor) -> Tensor:
+                return torch.stack([question(outputs_of(graph)) for graph in z])
 
-        return explain(rows, start[None], target=Output(), method=self.method, **self.options)
+            return explain(rows, start[None], target=Output(), method=self.method, **options)
+        names = {_name(kind): kind for kind in start}
+
+        def rows_of_types(**parts: Tensor) -> Tensor:
+            graphs = zip(*(parts[name] for name in names), strict=True)
+            outputs = [outputs_of(dict(zip(start, graph, strict=True))) for graph in graphs]
+            return torch.stack([question(output) for output in outputs])
+
+        inputs = {name: start[kind][None] for name, kind in names.items()}
+        result = explain(rows_of_types, inputs, target=Output(), method=self.method, **options)
+        arranged: dict[str, Any] = {
+            name: {kind: getattr(result, name)[called] for called, kind in names.items()}
+            for name in ("values", "inputs", "shares", "baselines")
+            if getattr(result, name) is not None
+        }
+        return dataclasses.replace(result, **arranged)
 
     def _question(self, target: Tensor, index: int | Tensor | None) -> Callable[[Tensor], Tensor]:
         """The scalar of a model's outputs: of the class that is the target, at the indices
@@ -139,25 +177,58 @@ class IntegratedGradients(_explain.ExplainerAlgorithm):  # type: ignore[misc, na
         return scalar
 
 
-def _masked(model: torch.nn.Module, x: Tensor, edge_index: Tensor, kwargs: dict[str, Any]) -> Any:
-    """The model as a function of a mask of its edges' messages (edges,)."""
-    utils = optional("torch_geometric.explain.algorithm.utils", extra="pyg", needs=_NEEDS)
-    # GNNExplainer leaves an empty parameter behind, and with it PyG makes a parameter of every mask
-    # that comes later, cut off from what it was computed from.
-    for module in model.modules():
-        if module._parameters.get("_edge_mask", module) is None:
-            del module._parameters["_edge_mask"]
-            setattr(module, "_edge_mask", None)  # noqa: B010 — modules say what they hold as Any
+def _name(kind: str | tuple[str, ...]) -> str:
+    """A type of nodes, or a relation, as a word, as PyG writes it."""
+    return kind if isinstance(kind, str) else "__".join(kind)
 
-    def one(mask: Tensor) -> Tensor:
-        utils.set_masks(model, mask, edge_index, apply_sigmoid=False)
+
+def _whole(edge_index: Tensor | Mapping[Any, Tensor], x: Tensor | Mapping[Any, Tensor]) -> Any:
+    """Masks (edges,) of ones, in the type of the features."""
+    like = next(iter(x.values())) if isinstance(x, Mapping) else x
+    if isinstance(edge_index, Tensor):
+        return like.new_ones(edge_index.shape[1])
+    return {relation: like.new_ones(edges.shape[1]) for relation, edges in edge_index.items()}
+
+
+def _masked(
+    model: torch.nn.Module,
+    x: Tensor | Mapping[Any, Tensor],
+    edge_index: Tensor | Mapping[Any, Tensor],
+    kwargs: dict[str, Any],
+) -> Any:
+    """The model as a function of a mask of its edges' messages (edges,), or of one for each
+    relation."""
+    utils = optional("torch_geometric.explain.algorithm.utils", extra="pyg", needs=_NEEDS)
+
+    def one(mask: Any) -> Tensor:
+        _without_empty_masks(model)
+        if isinstance(mask, Tensor):
+            utils.set_masks(model, mask, edge_index, apply_sigmoid=False)
+        else:
+            utils.set_hetero_masks(model, mask, edge_index, apply_sigmoid=False)
         try:
+            if not any(
+                getattr(module, "_edge_mask", None) is not None for module in model.modules()
+            ):
+                raise InputError(
+                    "No layer of the model takes a mask of edges: those of PyG do, and for several relations PyG looks them up by relation, as "
+                    "HeteroConv and to_hetero hold them. Explain attributes of nodes, or ig.fields.GraphField with weights of edges."
+                )
             outputs: Tensor = model(x, edge_index, **kwargs)
             return outputs
         finally:
             utils.clear_masks(model)
 
     return one
+
+
+def _without_empty_masks(model: torch.nn.Module) -> None:
+    """GNNExplainer leaves an empty parameter behind, and with it PyG makes a parameter of every mask
+    that comes later, cut off from what it was computed from."""
+    for module in model.modules():
+        if module._parameters.get("_edge_mask", module) is None:
+            del module._parameters["_edge_mask"]
+            setattr(module, "_edge_mask", None)  # noqa: B010 — modules say what they hold as Any
 
 
 __all__ = ["IntegratedGradients", "graph_of"]

@@ -23,6 +23,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
+from ..errors import InputError
 from .values import part, shown
 
 if TYPE_CHECKING:
@@ -141,6 +142,27 @@ class Stranger:
                 if more != vars(self)[claim]:
                     return spec.name
         return None
+
+
+def check_callable(value: object, kind: str, call: str, example: str) -> None:
+    """Check that a user's part can be called.
+
+    Args:
+        kind: what it is to be, with its article.
+        call: how it is called, and what it returns.
+        example: one that there is.
+
+    Raises:
+        InputError: for what cannot be called, and for a class in place of its instance.
+    """
+    if isinstance(value, type):
+        raise InputError(
+            f"{kind[0].upper()}{kind[1:]} is a value, and {value.__name__} is a class: write {value.__name__}(…)."
+        )
+    if not callable(value):
+        raise InputError(
+            f"{kind[0].upper()}{kind[1:]} is a callable {call}, such as {example}; got {shown(value)} ({type(value).__name__})."
+        )
 
 
 def own(value: Any) -> Any:

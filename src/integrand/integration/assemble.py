@@ -116,6 +116,7 @@ def assembled(
         weights=weighed.weights,
         change=paths.change,
         residual=residual,
+        residual_error=None if doubt is None else doubt.residual,
         error=_relative_error(weighed.weights, paths.error, values, paths.alike)
         if doubt is None
         else doubt.error,
@@ -155,6 +156,7 @@ def rearranged(
         values=values,
         shares=None,
         covariance=None,
+        residual_error=None,
         method=method,
         cost=cost,
         **changes,

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core.declared import Part, Stranger, declared
+from ..core.declared import Part, Stranger, check_callable, declared
 from ..core.frames import Table, checked_names
 from ..core.normalisation import Normalisation
 from ..core.optional import room
@@ -59,6 +59,9 @@ class Attribution:
             (``record=("shares",)`` keeps it).
         baselines: (R, B, \\*s) where each path really began; None when there were too many to keep.
         residual: (B,) what the map misses of the change, in units of F.
+        residual_error: (B,) the standard error of ``residual``, where chance decides (random nodes,
+            references that are drawn): a residual of one or two of these is chance; infinite where
+            too few draws tell nothing. None where nothing is random.
         error: (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of
             pieces and of different references taken as independent; NaN for rules that estimate
             none. Where chance decides (random nodes, references that are drawn until they are
@@ -111,6 +114,7 @@ class Attribution:
     layout: Layout | None = None
     resolution: float = 0.0
     table: Any = None
+    residual_error: Tensor | None = None
 
     # --- numbers --------------------------------------------------------------------------------------------------
 
@@ -142,6 +146,19 @@ class Attribution:
         return relative.nan_to_num(
             nan=torch.inf if self.claims_completeness else torch.nan, posinf=torch.inf
         )
+
+    @property
+    def residual_in_errors(self) -> Tensor:
+        """(B,) |residual| in its standard errors; NaN where these are not known.
+
+        A residual that chance made is under 2 of them in 95 of 100 cases.
+        """
+        if self.residual_error is None:
+            return torch.full_like(self.residual, torch.nan)
+        known = self.residual_error.isfinite()
+        smallest = torch.finfo(self.residual_error.dtype).tiny
+        units = self.residual.abs() / self.residual_error.clamp_min(smallest)
+        return torch.where(known, torch.where(self.residual == 0, 0, units), torch.nan)
 
     # --- columns --------------------------------------------------------------------------------------------------
 
@@ -204,10 +221,13 @@ class Attribution:
 
     def importance(self) -> Any:
         """The mean of |A_i| over the examples for every column, the largest first, with 95 %
-        intervals.
+        intervals, standard deviations and quantiles.
+
+        ``ig.summarize`` gathers the same batch by batch.
 
         Returns:
-            A ``tables.Importance``: names, importance, low, high and mean (N,); ``.to_pandas()``.
+            A ``tables.Importance``: names, importance, low, high, mean, standard_error, deviation
+            (N,) and quantiles (Q, N); ``.to_pandas()``, ``.plot()``.
 
         Raises:
             ShapeError: for examples that are no rows of columns.
@@ -219,8 +239,8 @@ class Attribution:
 
         Args:
             kind: "values": contributions (B, N), a column for each feature; "examples": output,
-                base, change, residual, gap, missed (|residual| / Σ |A_i|), error and converged of
-                each example; "long": a line for
+                base, change, residual, its standard_errors (``residual_in_errors``), gap, missed
+                (|residual| / Σ |A_i|), error and converged of each example; "long": a line for
                 each contribution, beside the feature's value, and between the ends of its 95 %
                 credible interval where there is a covariance.
 
@@ -338,6 +358,9 @@ class Attribution:
             if self.claims_completeness or worst <= NO_GAP
             else "adds up: not claimed"
         )
+        if self.residual_error is not None and len(self) and self.claims_completeness:
+            units = float(self.residual_in_errors[self.gap.argmax()])
+            adds_up += "" if units != units else f" ({units:.2g} standard errors)"
         return (
             f"<Attribution of {len(self)} example{'s' * (len(self) != 1)}, values {shape}, by {self.method!r}, "
             f"{adds_up}, {self.cost.gradients} gradients in {self.cost.seconds:.2f} s>"
@@ -383,7 +406,16 @@ class Attribution:
         return str(room("report.html").fragment(self))
 
 
-BY_EXAMPLE = ("values", "inputs", "output", "residual", "error", "converged", "covariance")
+BY_EXAMPLE = (
+    "values",
+    "inputs",
+    "output",
+    "residual",
+    "residual_error",
+    "error",
+    "converged",
+    "covariance",
+)
 """What has examples on its first axis."""
 
 BY_REFERENCE = ("weights", "change", "shares", "baselines", "fitness")
@@ -509,7 +541,10 @@ class _StrangerExplainer(Stranger, Explainer):
 def as_explainer(method: ExplainerLike) -> Explainer:
     """Convert to an ``Explainer``; a user's callable is wrapped, and keeps the attributes it
     declares."""
-    return method if isinstance(method, Explainer) else _StrangerExplainer(method)
+    if isinstance(method, Explainer):
+        return method
+    check_callable(method, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
+    return _StrangerExplainer(method)
 
 
 def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:

@@ -33,9 +33,9 @@ from .loop import Frames
 _NEEDS = "Saving and loading attributions"
 _FORMAT = 1
 _STRUCTURED = ("values", "inputs", "shares", "baselines")
-_BY_EXAMPLE = ("output", "residual", "error", "converged")  # (B,)
+_BY_EXAMPLE = ("output", "residual", "residual_error", "error", "converged")  # (B,)
 _BY_REFERENCE = ("weights", "change", "fitness")  # (R, B)
-_OPTIONAL = ("fitness", "covariance")
+_OPTIONAL = ("fitness", "covariance", "residual_error")
 _PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE, "covariance")
 INTERACTIONS = "interactions"
 """Where a file of interactions has its header."""

@@ -18,8 +18,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ..baselines.base import Baseline, BaselineLike, References, adopted
+from ..baselines.base import Baseline, References, StartLike
 from ..baselines.fixed import Constant
+from ..baselines.names import baseline_of
 from ..core.declared import Adopted
 from ..core.memory_budget import at_once
 from ..core.values import part
@@ -47,7 +48,11 @@ class Method(Integrator):
 
     Called with a field and inputs x (B, \\*s) it returns an ``Attribution``. ``record`` asks it to
     keep more than the sum: "shares" a map per reference, "path" nine points along every path.
-    ``watch`` is shown a running tally.
+    ``watch`` is shown a running tally. A number, a tensor, a name or a list of them is a baseline
+    too.
+
+    Raises:
+        BaselineError, InputError: for what is no baseline, path, rule or weighting.
 
     Cost:
         references × segments × nodes gradients per example, and one value per reference and per
@@ -61,7 +66,7 @@ class Method(Integrator):
         tensor([[1., 1., 1.]])
     """
 
-    baseline: Adopted[BaselineLike, Baseline] = Adopted(adopted, Constant(0.0))
+    baseline: Adopted[StartLike, Baseline] = Adopted(baseline_of, Constant(0.0))
     path: Adopted[PathLike, Path] = Adopted(as_path, Straight())
     rule: Adopted[RuleLike, Rule] = Adopted(as_rule, Adaptive())
     weighting: Adopted[WeightingLike, Weighting] = Adopted(as_weighting, Uniform())
@@ -90,7 +95,8 @@ class Method(Integrator):
 
     def integrate(self, field: CountedField, x: Tensor) -> Integrals:
         references = References.of(self.baseline, x, field)
-        per_path = gradients_per_row(self.path, self.rule)
+        # Of fields that jump, some or all of the share takes no gradients.
+        per_path = None if field.jumps else gradients_per_row(self.path, self.rule)
         # A baseline may have been searched for; what that took is known by now.
         searched, walks = field.tally.gradients, len(x) * len(references)
         field.tally.expected = None if per_path is None else searched + per_path * walks

@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..baselines.base import Baseline, BaselineLike, References, adopted, labels
+from ..baselines.base import Baseline, References, StartLike, labels
 from ..baselines.fixed import Constant
+from ..baselines.names import baseline_of
 from ..core.declared import Adopted, name_of
 from ..core.shapes import describe, over, total
 from ..core.values import part
@@ -71,7 +72,7 @@ class RegionNeurons(Explainer):
 
     site: Sites | dict[str, str | nn.Module | Site]
     region: Tensor | None = None
-    baseline: Adopted[BaselineLike, Baseline] = Adopted(adopted, Constant(0.0))
+    baseline: Adopted[StartLike, Baseline] = Adopted(baseline_of, Constant(0.0))
     rule: Adopted[RuleLike, Rule] = Adopted(as_rule, GaussLegendre(32))
 
     explains: ClassVar[str] = "layer"

@@ -4,7 +4,7 @@
 formula, what it costs and which axioms it satisfies. The command line's ``integrand methods`` and
 the documentation print that table; tests check what it claims.
 
-    straight.py         integrated, expected, generalized, weighted
+    straight.py         integrated, expected, generalized, baseline_shapley, weighted
     counterfactual.py   ig2
     attacks.py          adversarial, mfaba, boundary
     guided.py           guided, samp
@@ -26,6 +26,7 @@ from .straight import (
     integrated as integrated,
     expected as expected,
     generalized as generalized,
+    baseline_shapley as baseline_shapley,
     weighted as weighted,
 )
 from .counterfactual import ig2 as ig2

@@ -1,5 +1,5 @@
-"""Baselines that go by a name, and references as people give them, for one input or for each of
-several.
+"""References and fills as people give them, baselines by name among them, for one input or for
+each of several.
 
 A bracket means one thing: a tuple or dict is one baseline for each input, a list is several
 baselines.
@@ -16,48 +16,22 @@ from torch import Tensor
 
 from ..baselines import (
     Baseline,
-    Blurred,
-    Constant,
     Corners,
     Given,
-    Imputed,
-    Mean,
-    MeanLeft,
-    Median,
     PerInput,
     Plain,
     ReferencesLike,
     StartLike,
-    Uniform,
     as_baseline,
-    black,
-    grey,
-    white,
 )
 from ..baselines.fixed import as_numbers
+from ..baselines.names import BASELINES as BASELINES
 from ..baselines.per_input import Own, matched
 from ..core.frames import is_frame, row_as_frame
 from ..core.shapes import describe
 from ..errors import BaselineError, InputError
 from ..model.layout import Layout, is_mapping
 from ..weightings import ByKind, Fill, ReferenceMean
-
-BASELINES: dict[str, Callable[[], Baseline]] = {
-    "zero": Constant,
-    "black": black,
-    "white": white,
-    "grey": grey,
-    "gray": grey,
-    "noise": Uniform,
-    "blurred": Blurred,
-    "blur": Blurred,
-    "mean": Mean,
-    "median": Median,
-    "corners": Corners,
-    "imputed": Imputed,
-    "mean left": MeanLeft,
-}
-"""Baselines that go by a name alone."""
 
 
 def references_of(value: ReferencesLike) -> Baseline:

@@ -25,6 +25,9 @@ _ALIASES = {
     "expectedgradients": "expected",
     "gradientshap": "expected",
     "weightedgradients": "weighted",
+    "bshap": "baseline_shapley",
+    "shapley": "baseline_shapley",
+    "shapleyvaluesampling": "baseline_shapley",
 }
 """Acronyms and titles that mean one method; those that mean two (GIG, BIG, SIG, EIG) are left to
 the reader."""
@@ -46,7 +49,6 @@ _ELSEWHERE = {
     "lime": "LIME",
     "shap": "SHAP's sampling of coalitions",
     "kernelshap": "Kernel SHAP",
-    "shapley": "Shapley value sampling",
     "deeplift": "DeepLIFT",
     "deepliftshap": "DeepLIFT SHAP",
     "lrp": "layer-wise relevance propagation",
@@ -93,6 +95,8 @@ def about_option(name: str, value: object, accepted: Mapping[str, Any]) -> str |
         )
     if name in ("n_samples", "nsamples", "num_samples", "samples"):
         return f"Say draws={number}." if "draws" in accepted else None
+    if name in ("n_iter", "npermutations", "n_permutations") and "permutations" in accepted:
+        return f"Say permutations={number}."
     if name in ("baselines", "references"):
         return "Say baseline=, which every method that starts somewhere takes."
     if name == "max_gradients" and "rule" in accepted:

@@ -12,7 +12,7 @@ from ..core.features import Features
 from ..errors import BaselineError, InputError
 from ..integration import Method, TwoStage, UntilTolerance
 from ..paths import Path, Straight
-from ..rules import Adaptive, Exact, GaussLegendre, MonteCarlo, Rule
+from ..rules import Adaptive, BaselineShapley, Exact, GaussLegendre, MonteCarlo, Rule
 from ..weightings import Fitness
 from .baseline_names import BASELINES, FillLike, fill_of, references_of
 from .registry import axioms, published
@@ -86,7 +86,7 @@ def expected(
     estimate.
 
     References of data are read as they are needed. Complete in expectation (with a rule: as
-    complete as the rule).
+    complete as the rule). Of trees the map from every reference that is taken is exact.
 
     Cost:
         ``draws`` gradients, or references × nodes with a rule; one value per reference for the
@@ -174,6 +174,51 @@ def generalized(
 
 
 @published(
+    title="Baseline Shapley",
+    key="sundararajan2020many",
+    formula="mean over orders of F(features up to i switched) − F(features before i switched)",
+    cost="no gradients; permutations × (N − 1) + 2 values for each baseline",
+    axioms=axioms(),
+)
+def baseline_shapley(
+    baseline: StartLike = 0.0,
+    permutations: int | None = 8,
+    seed: int = 0,
+    path: Path = Straight(),
+    *,
+    features: Features = "auto",
+    record: tuple[str, ...] = (),
+) -> Method:
+    """Baseline Shapley: A_i = the mean over orders of what feature i adds when it is switched.
+
+        A_i = Σ_S |S|! (N − 1 − |S|)! / N! · (F(x_{S+i}, b) − F(x_S, b))
+
+    S is over the sets of other features, x_S, b has those of x in S and of the baseline elsewhere.
+    ``permutations`` random orders are drawn for each baseline (8, as in the correlations of
+    Lelièvre and Chen); None asks all coalitions of up to 16 features, which is exact.
+    ``features``: what is switched at a time (see ``ig.weightings.feature_map``).
+
+    Complete whatever the orders, because differences along each add up to the change of F; linear
+    and dummy too, and symmetric on average over orders. F needs no gradient.
+
+    Cost:
+        No gradients: permutations × (N − 1) values for each baseline of each example, and one at
+        either end; 2^N with None.
+
+    References:
+        Sundararajan, Najmi, ICML 2020 (arXiv 1908.08474). In ``ig.correlate`` it is the
+        Baseline-Shapley correlation of Lelièvre, Chen, arXiv 2404.13910.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.baseline_shapley()
+        Method(rule=BaselineShapley())
+    """
+    rule = BaselineShapley(permutations, seed, features)
+    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+
+
+@published(
     title="Weighted Gradients",
     key="tran2025weighted",
     formula="Σ_b w_b IG_b,  w_b ∝ 1/D_b,  D_b = fewest top features that halve p(x)",
@@ -206,7 +251,9 @@ def weighted(
         baselines: a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names.
         fill: what replaced features become. "auto": the mean colour of the four corners for
             pictures (C, H, W), as published, and the mean of the references for everything else
-            (columns, tokens, series, several inputs). "corners" and "references" say so for any
+            (columns, tokens, series, several inputs), or where that halves the score of no baseline,
+            the reference of the lowest score (``ig.weightings.Fitness`` has what counts where all of
+            them are of the example's class). "corners" and "references" say so for any
             input; or "mean", "blurred", a number, a tensor, or a baseline.
         keep: drop baselines whose weight is under ``keep`` times the mean weight (the paper's
             filter is 0.25).

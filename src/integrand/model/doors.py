@@ -95,6 +95,11 @@ def options_of(model: object) -> tuple[str, ...]:
     return () if door is None else door.options
 
 
+def known_options() -> frozenset[str]:
+    """What may be said of models of any kind, by name."""
+    return frozenset(name for door in _DOORS for name in door.options)
+
+
 def encoded_as_given(encoding: Encoding, values: Tensor | NDArray[Any]) -> Tensor:
     """Numbers (…, M) in the columns of the table → (…, N), row by row; one row alone is a row."""
     numbers = torch.as_tensor(values)

@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..core.declared import Part, Stranger, declared
+from ..core.declared import Part, Stranger, check_callable, declared
 from ..core.segment import Evaluation, Segment
 from ..fields import Field
 
@@ -102,7 +102,10 @@ class _StrangerPath(Stranger, Path):
 
 def as_path(path: PathLike) -> Path:
     """Convert to a ``Path``; a user's callable is wrapped, and keeps the attributes it declares."""
-    return path if isinstance(path, Path) else _StrangerPath(path)
+    if isinstance(path, Path):
+        return path
+    check_callable(path, "a path", "(field, start, end) -> segments", "ig.paths.Straight()")
+    return _StrangerPath(path)
 
 
 def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from ..core.formatting import number, shortened
 from ..core.frames import Cell
 from ..errors import InputError, UnknownName
 from ..integration.attribution import Attribution
+from ..tables.importance import Importance
 from ..tables.results import as_table, feature_values, importance
 from .colours import Numbers
 from .formatting import NAME, cell_text, labelled
@@ -164,7 +165,11 @@ class Waterfall:
 
 def draw_importance(attribution: Attribution, top: int) -> Figure:
     """Mean |contribution| of every column, with its 95 % interval."""
-    ranked = importance(attribution)
+    return importance_bars(importance(attribution), top)
+
+
+def importance_bars(ranked: Importance, top: int) -> Figure:
+    """The ``top`` columns as bars, with their 95 % intervals."""
     shown = min(top, len(ranked))
     figure, axes = _figure(shown)
     mean = ranked.importance.numpy()[:shown]

@@ -207,6 +207,9 @@ def _text(name: str) -> str:
 
 def _row(attribution: Attribution, i: int, pictures: Sequence[str]) -> str:
     residual = number(float(attribution.residual[i])) if attribution.claims_completeness else "–"
+    units = float(attribution.residual_in_errors[i])
+    if units == units and attribution.claims_completeness:  # chance decides
+        residual += f" ({number(units)} standard errors)"
     change = float((attribution.weights[:, i] * attribution.change[:, i]).sum())
     cells = [
         f"<td>{i}</td>",

@@ -26,6 +26,7 @@ from .quadrature import Midpoint as Midpoint
 from .quadrature import Right as Right
 from .quadrature import Simpson as Simpson
 from .quadrature import Trapezoid as Trapezoid
+from .shapley import BaselineShapley as BaselineShapley
 
 __getattr__ = _renamed(
     __name__,

@@ -19,10 +19,12 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from ..core.declared import Part, Stranger, declared
+from ..core.declared import Part, Stranger, check_callable, declared
+from ..core.features import Features
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import ROUNDING, over
 from ..fields import Field
+from ..fields.base import SmoothPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,37 @@ def exactly(field: Field, segment: Segment) -> Integrated:
     """The field's own share, whose error is nothing but rounding."""
     share = field.share(segment)
     return Integrated(share, share.new_zeros(share.shape[:3]))
+
+
+def between_jumps(
+    field: Field, segment: Segment, smooth: Callable[[], RuleLike]
+) -> Integrated | None:
+    """The share of a field that jumps: of its jumps exactly, and of what lies between them by
+    ``smooth()``, a rule for smooth functions, whose errors are independent. None for fields that
+    have no jumps."""
+    if not field.jumps:
+        return None
+    index = torch.arange(segment.leading[2], device=segment.start.device)
+    parts = field.decomposed(segment, index)
+    if parts is None:
+        return exactly(field, segment)
+    share = parts.jumps.clone()
+    error = share.new_zeros(share.shape[:3])
+    rule = smooth()
+    for part in parts.smooth:
+        integrated = Integrated.ensure(rule(part.field, part.segment))
+        share += _placed(integrated.share, part, share)
+        squares = _placed(integrated.error.square(), part, error)
+        error = (error.square() + squares).sqrt()
+    return Integrated(share, error)
+
+
+def _placed(numbers: Tensor, smooth: SmoothPart, whole: Tensor) -> Tensor:
+    """Numbers of a smooth part, added up over the pieces of the whole that they belong to."""
+    if smooth.row is None:
+        return numbers
+    flat = torch.zeros_like(whole).flatten(0, 2)
+    return flat.index_add_(0, smooth.row, numbers.flatten(0, 2)).reshape(whole.shape)
 
 
 Table = tuple[tuple[float, ...], tuple[float, ...]]
@@ -130,6 +163,12 @@ class Rule(Part, ABC):
         return None
 
     @declared
+    def features(self) -> Features | None:
+        """What one feature is, where it asks; label maps (B, H, W) hold something for each
+        example."""
+        return None
+
+    @declared
     def inner(self) -> Rule | None:
         """The rule it takes its gradients by, of a rule around a rule."""
         return None
@@ -181,7 +220,10 @@ class _StrangerRule(Stranger, Rule):
 
 def as_rule(rule: RuleLike) -> Rule:
     """Convert to a ``Rule``; a user's callable is wrapped, and keeps the attributes it declares."""
-    return rule if isinstance(rule, Rule) else _StrangerRule(rule)
+    if isinstance(rule, Rule):
+        return rule
+    check_callable(rule, "a rule", "(field, segment) -> share", "ig.rules.GaussLegendre(50)")
+    return _StrangerRule(rule)
 
 
 Credit = Callable[[Tensor, Tensor], Tensor]

@@ -2,7 +2,8 @@
 
     share = (end − start) ⊙ Σ_q w_q ∇F(start + t_q (end − start))
 
-A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at
+Of fields that jump (trees, and mixtures with them) the share of the jumps is exact, and nodes are
+for what lies between. A rule is its table of nodes and weights; weights sum to one. What the path has already paid for at
 the ends of a segment is used, not evaluated again.
 """
 
@@ -21,7 +22,7 @@ from ..core.shapes import over
 from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
-from .base import Rule, Table, mean_gradient
+from .base import Integrated, Rule, Table, between_jumps, mean_gradient
 from .logarithm import gauss_logarithm
 
 
@@ -47,7 +48,10 @@ class Quadrature(Rule):
         nodes, weights = (torch.tensor(t, dtype=torch.float64) for t in self.table())
         return nodes.to(segment.start), weights.to(segment.start)
 
-    def __call__(self, field: Field, segment: Segment) -> Tensor:
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
+        jumping = between_jumps(field, segment, lambda: self)
+        if jumping is not None:
+            return jumping
         nodes, weights = self.table()
         return at_nodes(
             field, segment, nodes, torch.tensor(weights, dtype=torch.float64).to(segment.start)

@@ -6,19 +6,18 @@ inputs, which are laid side by side.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.formatting import number
 from ..core.frames import Cell, Table, frame_of
 from ..core.shapes import describe, total
 from ..errors import InputError, ShapeError, UnknownName
 from ..integration.attribution import Attribution, listed, mapped
-from ..integration.sampling_error import quantile
+from .importance import LEVELS, Importance, ImportanceTally
 
 Groups = Mapping[str, Sequence[str | int]]
 """What each group is called → the names of its columns, or their positions."""
@@ -231,94 +230,12 @@ def _error_of_sums(attribution: Attribution, values: Tensor, largest: int) -> Te
 # --- importance -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Importance:
-    """How much each column contributes over B examples: mean |A_i|, with its interval.
-
-    Attributes:
-        names: (N,) of the columns, the most important first.
-        importance: (N,) mean of |A_i| over the examples, in units of F.
-        low: (N,) where its 95 % interval begins: the mean less Student's t times the standard
-            error; NaN for one example.
-        high: (N,) where it ends.
-        mean: (N,) mean of A_i, with its sign.
-        examples: how many there are.
-    """
-
-    names: tuple[str, ...]
-    importance: Tensor
-    low: Tensor
-    high: Tensor
-    mean: Tensor
-    examples: int
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        return zip(self.names, self.importance.tolist(), strict=True)
-
-    def __getitem__(self, name: str) -> float:
-        """The importance of a column.
-
-        Raises:
-            UnknownName: for one that there is not.
-        """
-        if name not in self.names:
-            raise UnknownName("column", name, self.names)
-        return float(self.importance[self.names.index(name)])
-
-    def __repr__(self) -> str:
-        wide = max(len(name) for name in self.names)
-        lines = [
-            f"{name:<{wide}}  {number(mean)}  [{number(low)}, {number(high)}]"
-            for name, mean, low, high in zip(
-                self.names,
-                self.importance.tolist(),
-                self.low.tolist(),
-                self.high.tolist(),
-                strict=True,
-            )
-        ]
-        return "\n".join(
-            [
-                f"Importance over {self.examples} examples: mean |contribution|, 95 % interval",
-                *lines,
-            ]
-        )
-
-    def to_pandas(self) -> Any:
-        """A DataFrame with a line for each column, and what is above as its columns. Needs
-        pandas."""
-        columns = {
-            name: getattr(self, name).tolist() for name in ("importance", "low", "high", "mean")
-        }
-        return frame_of(columns, list(self.names))
-
-
-def importance(attribution: Attribution) -> Importance:
-    """Mean |A_i| of every column over the examples, with 95 % intervals."""
-    attribution = as_table(attribution)
-    assert attribution.table is not None
-    values = attribution.values.double()
-    sizes, count = values.abs(), len(values)
-    mean = sizes.mean(0)
-    if count > 1:
-        deviation = sizes.std(0) / count**0.5
-        freedom = torch.tensor(float(count - 1), dtype=torch.float64)
-        margin = quantile(torch.ones_like(freedom), freedom).sqrt() * deviation
-        margin = torch.where(deviation == 0, 0.0, margin)
-    else:
-        margin = torch.full_like(mean, torch.nan)
-    order = mean.argsort(descending=True, stable=True)
-    return Importance(
-        tuple(attribution.table.names[i] for i in order.tolist()),
-        mean[order],
-        (mean - margin).clamp_min(0)[order],
-        (mean + margin)[order],
-        values.mean(0)[order],
-        count,
-    )
+def importance(attribution: Attribution, levels: Sequence[float] = LEVELS) -> Importance:
+    """Mean |A_i| of every column over the examples, with 95 % intervals and quantiles."""
+    table = as_table(attribution)
+    tally = ImportanceTally(levels, most=max(1, len(attribution)))
+    tally.add(table.values, table.feature_names, table.converged, attribution.cost)
+    return tally.importance()
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -359,8 +276,12 @@ def _index(table: Table | None) -> list[Any] | None:
 
 
 def per_example(attribution: Attribution) -> dict[str, Any]:
-    """What is known of each example's map as a whole, (B,) each; "missed" is the residual relative
-    to Σ |A_i|, which means something where F changes by next to nothing, and the gap does not."""
+    """What is known of each example's map as a whole, (B,) each.
+
+    "standard_errors" is how many of its own the residual comes to; "missed" is the residual
+    relative to Σ |A_i|, which means something where F changes by next to nothing, and the gap does
+    not.
+    """
     change = attribution.output - attribution.base
     credited = sum(
         (total(part.abs(), 1) for part in listed(attribution.values)), torch.zeros_like(change)
@@ -371,6 +292,7 @@ def per_example(attribution: Attribution) -> dict[str, Any]:
         "base": attribution.base,
         "change": change,
         "residual": attribution.residual,
+        "standard_errors": attribution.residual_in_errors,
         "gap": attribution.gap,
         "missed": torch.where(attribution.residual == 0, 0.0, missed),
         "error": attribution.error,

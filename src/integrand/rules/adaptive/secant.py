@@ -11,7 +11,7 @@ from ...core.segment import Segment
 from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
-from ..base import Rule
+from ..base import Integrated, Rule, between_jumps
 from .intervals import Lines
 
 _BLOCK_ELEMENTS = 1 << 25  # rows are taken in blocks whose chords hold about this many numbers
@@ -54,7 +54,10 @@ class Chords(Rule):
         """Rows per segment, reference and example."""
         return self.n + 1
 
-    def __call__(self, field: Field, segment: Segment) -> Tensor:
+    def __call__(self, field: Field, segment: Segment) -> Tensor | Integrated:
+        jumping = between_jumps(field, segment, lambda: self)
+        if jumping is not None:
+            return jumping
         leading, inner = segment.leading, segment.start.shape[3:]
         share = segment.start.new_zeros(leading[0] * leading[1] * leading[2], *inner)
         grid = (
