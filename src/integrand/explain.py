@@ -196,7 +196,7 @@ def explained_by_batch(
         yield explain_batch(x, target=batch_target)
     if empty:
         raise InputError(
-            "The batches are none, of an empty loader or list: there is nothing to explain."
+            "There are no examples to explain: the loader, or the list of batches, is empty."
         )
 
 

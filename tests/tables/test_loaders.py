@@ -64,5 +64,5 @@ def test_what_does_not_go_with_batches_is_refused(net: torch.nn.Module) -> None:
         ig.explain(net, triples, target=0)
     with pytest.raises(InputError, match="extra="):
         ig.explain(net, DataLoader(X, batch_size=4), target=0, extra=(X,))
-    with pytest.raises(InputError, match="no attributions"):
+    with pytest.raises(InputError, match="no examples"):
         ig.explain(net, DataLoader(X[:0], batch_size=4), target=0)

@@ -258,7 +258,8 @@ def test_baselines_go_through_the_same_steps() -> None:
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.FitnessWarning")
 def test_weighted_references_are_rows_of_the_frame_and_words_are_replaced_as_one() -> None:
-    """D by its definition: columns of the frame in the order of the reference's map become the pool's mean, every k tried."""
+    """D by its definition: columns of the frame in the order of the reference's map become the pool's mean, every k
+    tried; where that halves the score for no reference, they become the reference of the lowest score."""
     pipeline = trained(MLPClassifier((6,), activation="tanh", max_iter=80, random_state=0))
     pipeline[-1].coefs_[1] *= 12  # surer of itself
     result = ig.explain(pipeline, ROWS, target="predicted", method="weighted", baseline=POOL)
@@ -267,16 +268,29 @@ def test_weighted_references_are_rows_of_the_frame_and_words_are_replaced_as_one
     classes = pipeline.predict(ROWS)
     assert result.shares is not None
     assert result.fitness is not None
-    for r in range(len(pool)):
-        for b, row in enumerate(z):
-            values = result.shares[r, b].numpy()[:4]  # age, sex, city, fare
-            whole = pipeline[-1].predict_proba(row[None])[0, classes[b]]
-            replaced, fewest = row.copy(), 4
-            for k, group in enumerate(np.argsort(-values, kind="stable"), 1):
-                replaced[groups[group]] = pool.mean(0)[groups[group]]
-                if pipeline[-1].predict_proba(replaced[None])[0, classes[b]] <= whole / 2:
-                    fewest = k
-                    break
+
+    def curve(row: Any, values: Any, fill: Any, category: int) -> list[float]:
+        rows, replaced = [row.copy()], row.copy()
+        for group in np.argsort(-values, kind="stable"):
+            replaced[groups[group]] = fill[groups[group]]
+            rows.append(replaced.copy())
+        return pipeline[-1].predict_proba(np.stack(rows))[:, category].tolist()
+
+    for b, row in enumerate(z):
+        lowest = pool[pipeline[-1].predict_proba(pool)[:, classes[b]].argmin()]
+        maps = [shares[b].numpy()[:4] for shares in result.shares]  # age, sex, city, fare
+        with_mean, with_lowest = (
+            [curve(row, values, fill, classes[b]) for values in maps]
+            for fill in (pool.mean(0), lowest)
+        )
+        halves = any(min(scores) <= scores[0] / 2 for scores in with_mean)
+        curves = with_mean if halves else with_lowest
+        first, last = curves[0][0], curves[0][-1]
+        goal = first / 2
+        if min(map(min, curves)) > goal:
+            goal = last + (first - last) / 2
+        for r, scores in enumerate(curves):
+            fewest = next((k for k, score in enumerate(scores) if score <= goal), 4)
             assert int(result.fitness[r, b]) == fewest
     weights = 1 / result.fitness.double()
     torch.testing.assert_close(result.weights, weights / weights.sum(0))

@@ -41,6 +41,18 @@ NO_GAP = 0.01
 Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 
 
+class PrintedText(str):
+    """Something that was written down as it printed; it prints the same and runs nothing.
+
+    ``complete``: of a method, whether its maps are meant to add up.
+    """
+
+    complete: bool = True
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """What each feature contributed to F(x), for B examples, with its measured completeness,
@@ -543,6 +555,8 @@ def as_explainer(method: ExplainerLike) -> Explainer:
     declares."""
     if isinstance(method, Explainer):
         return method
+    if isinstance(method, PrintedText):  # of a map that was read from a file: it cannot be run
+        return _StrangerExplainer(method)
     check_callable(method, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
     return _StrangerExplainer(method)
 
