@@ -24,7 +24,7 @@ FLOORS: list[list[str]] = [
     ["methods", "tables"],
     ["explain", "synthetic", "images"],
     ["explain_targets", "correlate", "interactions"],
-    ["metrics"],
+    ["metrics", "text"],
     ["compare", "testing", "compat"],
     ["expressions"],
     ["report", "run"],

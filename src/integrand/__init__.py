@@ -57,8 +57,9 @@ from .model.extra import Shared as Shared
 if _TYPE_CHECKING:
     from . import run as run
     from . import testing as testing
+    from . import text as text
 
-_ON_FIRST_USE = ("run", "testing")
+_ON_FIRST_USE = ("run", "testing", "text")
 """Rooms that explaining needs nothing of."""
 
 
@@ -126,5 +127,6 @@ __all__ = [
     "segments",
     "targets",
     "testing",
+    "text",
     "weightings",
 ]
