@@ -180,9 +180,8 @@ def _rows(result: TextAttribution, i: int) -> Iterator[tuple[str, str, str, str]
 
 def marked(shown: Sequence[Unit], limit: float) -> str:
     """Units as HTML: escaped, coloured, with their numbers where one points at them."""
-    colours = signed_rgb([[unit.score for unit in shown]], limit)[0] if shown else []
     pieces = []
-    for unit, (red, green, blue) in zip(shown, colours, strict=True):
+    for unit, (red, green, blue) in zip(shown, _colours(shown, limit), strict=True):
         pieces.append(escape(unit.before))
         if not unit.text:
             continue
@@ -243,15 +242,24 @@ def terminal(result: TextAttribution, colour: bool | None = None) -> str:
 
 
 def _painted(shown: Sequence[Unit], limit: float) -> str:
-    colours = signed_rgb([[unit.score for unit in shown]], limit)[0] if shown else []
-    pieces = []
-    for unit, (red, green, blue) in zip(shown, colours.tolist() if shown else [], strict=True):
+    pieces: list[str] = []
+    for unit, (red, green, blue) in zip(shown, _colours(shown, limit), strict=True):
         gap = " " if not unit.placed and pieces else ""
         style = "2;" if unit.kept else ""
         ink = f"\x1b[{style}38;2;23;25;27;48;2;{red};{green};{blue}m"
         text = unit.text.replace("\n", "\x1b[0m\n" + ink)
         pieces.append(f"{unit.before}{gap}{ink}{text}\x1b[0m" if unit.text else unit.before)
     return "".join(pieces)
+
+
+def _colours(shown: Sequence[Unit], limit: float) -> list[tuple[int, int, int]]:
+    """Red, green and blue of each unit."""
+    if not shown:
+        return []
+    rgb: list[tuple[int, int, int]] = signed_rgb([[unit.score for unit in shown]], limit)[
+        0
+    ].tolist()
+    return rgb
 
 
 def _numbered(shown: Sequence[Unit]) -> str:

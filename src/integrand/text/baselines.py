@@ -280,7 +280,7 @@ def _sampled(baseline: Sampled, batch: Batch) -> Given:
 
 def _pool(baseline: Sampled, batch: Batch) -> Tensor:
     """The ids that contexts are drawn from."""
-    special = set(() if batch.tokenizer is None else batch.tokenizer.all_special_ids)
+    special = set() if batch.tokenizer is None else set(batch.tokenizer.all_special_ids)
     if baseline.pool is None:
         count = batch.model.rows
         if count is None:

@@ -151,16 +151,22 @@ def check_tokenizer(tokenizer: Any, model: LanguageModel) -> None:
 def _encoded(tokenizer: Any, text: str, output: Any) -> Encoded:
     ids = tuple(int(number) for number in output["input_ids"])
     offsets = tuple((int(a), int(b)) for a, b in output["offset_mapping"])
-    special_ids = set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     return Encoded(
         text,
         ids,
         tuple(str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))),
         offsets,
-        tuple(number in special_ids for number in ids),
+        tuple(number in special for number in ids),
         (False,) * len(ids),
         _types(output, ids),
     )
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """The ids of special tokens. The one for unknown words is none: it stands for a word of the
+    text."""
+    return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
 
 def _types(output: Any, ids: Sequence[int]) -> tuple[int, ...]:

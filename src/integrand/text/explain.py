@@ -46,6 +46,7 @@ from .encoding import (
     check_tokens,
     encode,
     listed_texts,
+    special_ids,
     with_sources,
 )
 from .forward import Reader
@@ -275,7 +276,7 @@ def _named(row: Row, tokenizer: Any, model: LanguageModel) -> Encoded:
     special: set[int] = set()
     if tokenizer is not None:
         names = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
-        special = set(tokenizer.all_special_ids)
+        special = special_ids(tokenizer)
     nowhere = ((0, 0),) * len(ids)
     types = tuple(row.types[slot] for slot in row.real) if row.types else ()
     return Encoded(

@@ -139,10 +139,13 @@ def _grouped(text: Encoded, pieces: Sequence[Piece], *, rest: bool) -> Groups:
 
 
 def _first_character(text: Encoded, i: int) -> int:
-    """Where the first visible character of a token stands."""
+    """Where the first visible character of a token stands; of one that is only space, that of what
+    comes behind it."""
     start, stop = text.offsets[i]
     part = text.text[start:stop]
-    return start + len(part) - len(part.lstrip()) if part.strip() else stop
+    if not part.strip():
+        start, part = stop, text.text[stop:]
+    return start + len(part) - len(part.lstrip())
 
 
 def _piece_at(pieces: Sequence[Piece], starts: Sequence[int], place: int) -> int | None:

@@ -66,17 +66,18 @@ def read(
 
 
 def _encoded(entry: Mapping[str, Any]) -> Encoded:
-    pieces = {
-        name: tuple(Piece(**piece) for piece in entry[name]) for name in ("messages", "sources")
-    }
-    numbers = {name: tuple(map(int, entry[name])) for name in ("ids", "types")}
-    flags = {name: tuple(map(bool, entry[name])) for name in ("special", "template")}
+    def pieces(name: str) -> tuple[Piece, ...]:
+        return tuple(Piece(**piece) for piece in entry[name])
+
     return Encoded(
         text=str(entry["text"]),
+        ids=tuple(map(int, entry["ids"])),
         tokens=tuple(map(str, entry["tokens"])),
         offsets=tuple((int(a), int(b)) for a, b in entry["offsets"]),
+        special=tuple(map(bool, entry["special"])),
+        template=tuple(map(bool, entry["template"])),
+        types=tuple(map(int, entry["types"])),
+        messages=pieces("messages"),
+        sources=pieces("sources"),
         rendered=bool(entry["rendered"]),
-        **pieces,
-        **numbers,
-        **flags,
     )
