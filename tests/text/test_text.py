@@ -73,11 +73,8 @@ def test_words_are_sums_of_the_tokens_that_stand_in_them(llama: Any, bytes_of: A
     expected = ["<s>", "Unbelievable,", "Rome", "is", "永", "遠", "の", "old."]
     assert [word.text for word in words] == expected
     spans = [text.index(word) for word in expected[1:]]
-    starts = [text[a:b] for a, b in result.offsets[0]]
     slow = [0.0] * len(spans)
-    for (a, _), part, score in zip(
-        result.offsets[0][1:], starts[1:], tokens[1:].tolist(), strict=True
-    ):
+    for (a, _), score in zip(result.offsets[0][1:], tokens[1:].tolist(), strict=True):
         rest = text[a:]
         first = a + len(rest) - len(rest.lstrip())  # where something is to be seen
         slow[max(i for i, s in enumerate(spans) if s <= max(first, spans[0]))] += score

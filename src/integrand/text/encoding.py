@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 from ..errors import InputError
 from .models import LanguageModel
@@ -308,12 +308,14 @@ def continuation(tokenizer: Any, encoded: Encoded, text: str) -> tuple[int, ...]
     return tuple(number for number, (start, stop) in rest if stop > start)
 
 
-def token_id(tokenizer: Any, token: str | int, vocabulary: int | None) -> int:
+def token_id(tokenizer: Any, token: str | SupportsIndex, vocabulary: int | None) -> int:
     """The id of one token, by its text, its name or its number.
 
     Raises:
         InputError: for a text of several tokens, and for what is no token.
     """
+    if not isinstance(token, bool | str) and isinstance(token, SupportsIndex):
+        token = int(token.__index__())  # of numpy, of a tensor
     if isinstance(token, bool) or not isinstance(token, int | str):
         raise InputError(f"A token is its text or its id, not {token!r}.")
     if isinstance(token, int):

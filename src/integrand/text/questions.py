@@ -213,6 +213,7 @@ class Asker:
             return self._written(text)
         if isinstance(words, str):
             return self._tokens_of_words(words, text)
+        assert not isinstance(words, int)
         vocabulary = self.model.rows
         return tuple(token_id(self.tokenizer, int(token), vocabulary) for token in words)
 

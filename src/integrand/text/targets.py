@@ -13,7 +13,7 @@ from ..errors import TargetError
 
 SCORES = ("log-probability", "logit", "probability")
 
-Tokens = str | Sequence[int]
+Tokens = str | Sequence[int] | int
 """Words, or the ids of their tokens."""
 
 
@@ -74,8 +74,11 @@ class Continuation:
     against: Tokens | None = None
 
     def __post_init__(self) -> None:
-        for words in (self.text, self.against):
-            if words is not None and not len(words):
+        for name in ("text", "against"):
+            words = getattr(self, name)
+            if isinstance(words, int) and not isinstance(words, bool):
+                object.__setattr__(self, name, (words,))
+            elif words is not None and not len(words):
                 raise TargetError("A continuation has one token at least.")
 
 
