@@ -73,3 +73,11 @@ answer = ig.text.explain(
 )
 print(answer.listed()[0])
 page = answer.by("word").to_html()  # to_html("answer.html") writes it, too
+drops = ig.text.without_sources(model, tokenizer, question, sources, target=" Paris")
+print(drops)  # what the log-probability falls by when a source is taken out
+
+# What depends on the context at all.
+context = ig.text.context_dependence(
+    model, tokenizer, question, "The capital of France is", target=" Paris ."
+)
+print(context, context.divergence, context.sensitive(nats=0.01))

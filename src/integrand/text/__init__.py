@@ -4,11 +4,13 @@ ig.text.explain(model, tokenizer, "The capital of France is", target=" Paris")
 """
 
 from .baselines import Corrupt, Sampled
+from .context import ContextDependence, context_dependence, without_sources
 from .explain import explain, explain_ids
 from .result import Scored, TextAttribution
 from .targets import Continuation, MaskedToken, NextToken, Span, TokenLabel
 
 __all__ = [
+    "ContextDependence",
     "Continuation",
     "Corrupt",
     "MaskedToken",
@@ -18,6 +20,8 @@ __all__ = [
     "Span",
     "TextAttribution",
     "TokenLabel",
+    "context_dependence",
     "explain",
     "explain_ids",
+    "without_sources",
 ]

@@ -71,7 +71,15 @@ class Reader(nn.Module):
 
     def _answers(self, vectors: Tensor, arranged: Arranged) -> Tensor:
         """What the model says (N, Q) of the tokens that are asked about."""
-        positions, tokens, counts = (arranged[name] for name in ("positions", "tokens", "counts"))
+        tokens, counts = arranged["tokens"], arranged["counts"]
+        logits = self.logits(vectors, arranged)
+        answers = self._scored(logits, tokens, arranged.get("against"))
+        counted: Tensor = answers * counts.to(answers)
+        return counted
+
+    def logits(self, vectors: Tensor, arranged: Arranged) -> Tensor:
+        """The logits (N, Q, V) where something is asked about, in float32 at least."""
+        positions = arranged["positions"]
         read = torch.unique(positions)
         outputs = self._outputs(vectors, arranged, logits_to_keep=read)
         logits = output_tensor(outputs)
@@ -85,11 +93,7 @@ class Reader(nn.Module):
             positions = torch.searchsorted(read, positions)
         place = positions[..., None].expand(-1, -1, logits.shape[-1])
         logits = logits.gather(1, place)
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        answers = self._scored(logits, tokens, arranged.get("against"))
-        counted: Tensor = answers * counts.to(answers)
-        return counted
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def _scored(self, logits: Tensor, tokens: Tensor, against: Tensor | None) -> Tensor:
         if int(tokens.amax()) >= logits.shape[-1]:

@@ -161,8 +161,8 @@ class Asker:
 
     def _continuation(self, target: Continuation, text: Encoded) -> Question:
         self._writes(target)
-        tokens = self._tokens(target.text, text)
-        against = () if target.against is None else self._tokens(target.against, text)
+        tokens = self.tokens(target.text, text)
+        against = () if target.against is None else self.tokens(target.against, text)
         words = self._words("log-probability", tokens, against)
         columns = tuple(self.written_as((token,)) for token in tokens)
         if not against:
@@ -208,13 +208,14 @@ class Asker:
         columns = tuple(self.written_as((token,)) for token in tokens)
         return Question((ask,), self._words("log-probability", tokens, ()), columns, stays=start)
 
-    def _tokens(self, words: Tokens | None, text: Encoded) -> tuple[int, ...]:
+    def tokens(self, words: Tokens | None, text: Encoded) -> tuple[int, ...]:
+        """The tokens of words that follow a text; None for what the model writes."""
         if words is None:
             return self._written(text)
         if isinstance(words, str):
             return self._tokens_of_words(words, text)
-        assert not isinstance(words, int)
         vocabulary = self.model.rows
+        words = (words,) if isinstance(words, int) else words
         return tuple(token_id(self.tokenizer, int(token), vocabulary) for token in words)
 
     def _tokens_of_words(self, words: str, text: Encoded) -> tuple[int, ...]:
