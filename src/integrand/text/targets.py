@@ -33,7 +33,7 @@ class NextToken:
     Example:
         >>> import integrand as ig
         >>> ig.text.NextToken(" Paris", against=" Rome")
-        NextToken(' Paris', against=' Rome')
+        NextToken(' Paris', ' Rome')
     """
 
     token: str | int | None = None
@@ -67,7 +67,7 @@ class Continuation:
     Example:
         >>> import integrand as ig
         >>> ig.text.Continuation(" Paris, in France", against=" Rome")
-        Continuation(' Paris, in France', against=' Rome')
+        Continuation(' Paris, in France', ' Rome')
     """
 
     text: Tokens | None = None
