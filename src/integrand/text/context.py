@@ -3,8 +3,8 @@
     which words of the answer   KL( p(· | context, y_<t) ‖ p(· | y_<t) ) at every token y_t of it
     which source                log p(y | prompt) − log p(y | prompt without the source)
 
-The first says what is worth explaining, the second whether a map of sources is right: a source that
-a map calls important lowers the answer's probability when it is gone.
+The first says what is worth explaining. The second stands beside a map of sources: it takes a source
+out, where a map puts the baseline in its place.
 """
 
 from __future__ import annotations
