@@ -24,7 +24,7 @@ FLOORS: list[list[str]] = [
     ["methods", "tables"],
     ["explain", "synthetic", "images"],
     ["explain_batches", "explain_targets", "correlate", "summarize", "interactions"],
-    ["metrics"],
+    ["metrics", "text"],
     ["compare", "testing", "compat"],
     ["expressions"],
     ["report", "run"],

@@ -59,8 +59,9 @@ from .summarize import summarize as summarize
 if _TYPE_CHECKING:
     from . import run as run
     from . import testing as testing
+    from . import text as text
 
-_ON_FIRST_USE = ("run", "testing")
+_ON_FIRST_USE = ("run", "testing", "text")
 """Rooms that explaining needs nothing of."""
 
 
@@ -130,5 +131,6 @@ __all__ = [
     "summarize",
     "targets",
     "testing",
+    "text",
     "weightings",
 ]

@@ -29,6 +29,7 @@
     ├── OneOutputWarning                 "predicted" of a model with one output per row
     ├── MixedColumnsWarning              columns of a pipeline that come from several of the frame
     ├── SupportWarning                   support regressors have not learnt what they should say
+    ├── OneTokenWarning                  a corrupt text that differs in one token ranks none
     └── OptimizeWarning                  optimize=True can do nothing for this model
 
 Each message says what was wrong and what to do about it.
@@ -172,6 +173,10 @@ class MixedColumnsWarning(IntegrandWarning):
 
 class SupportWarning(IntegrandWarning):
     """Support regressors have not learnt what they should say."""
+
+
+class OneTokenWarning(IntegrandWarning):
+    """A corrupt text that differs in one token gives that token everything, by construction."""
 
 
 class OptimizeWarning(IntegrandWarning):

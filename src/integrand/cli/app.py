@@ -96,17 +96,51 @@ def main(
 @app.command("explain")
 def explain(
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="IMAGE",
             help="Pictures, folders of pictures, or sample:NAME for a photograph inside scikit-image (sample:chelsea).",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A text in place of pictures; needs --model hf:DIR. May be repeated.",
+        ),
+    ] = None,
+    text_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A file that holds a text; may be repeated."),
+    ] = None,
+    target_text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Of texts: the words that follow (most tokenizers count the space before them).",
+            show_default="what the model writes",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Of texts: what the words are held against."),
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option(metavar="token|word|sentence", help="Of texts: what numbers are of.")
+    ] = "word",
+    per_token: Annotated[
+        bool,
+        typer.Option(
+            "--per-token", help="Of texts: explain each token of the target by itself too."
+        ),
+    ] = False,
     model: Annotated[
         str,
         typer.Option(
-            metavar="NAME|WHERE:FUNCTION",
-            help="efficientnet-lite0, or a function that returns a model: package.module:function or file.py:function.",
+            metavar="NAME|WHERE:FUNCTION|hf:DIR",
+            help="efficientnet-lite0, or a function that returns a model: package.module:function or file.py:function. For texts "
+            "hf:DIR, the folder of a model of Hugging Face.",
         ),
     ] = "efficientnet-lite0",
     method: Annotated[
@@ -185,7 +219,7 @@ def explain(
     optimize: Optimize = False,
     debug: Debug = False,
 ) -> None:
-    """Explain what a model sees in pictures.
+    """Explain what a model sees in pictures, or what words of texts lead it to say.
 
     For every picture: the top classes, then one line per method with its completeness residual (how
     much of the change of the class's logit the map misses), the gap (that, relative to the change),
@@ -199,6 +233,9 @@ def explain(
     The four methods take about 860 gradients of 224 x 224 pixels together, under a minute for
     EfficientNet-Lite0 on two idle cores.
 
+    Of texts (--text, --text-file): the words in colour with what the map misses; writes
+    DIR/index.html and DIR/texts.json.
+
     The map of a picture does not depend on the other pictures. Whatever stops a run, what is
     finished stays, and the same command with --resume goes on. Pages and maps that an earlier run
     left in DIR are removed once this one has written its own; saved attributions stay.
@@ -208,6 +245,34 @@ def explain(
     SIGTERM.
     """
     with reported(debug, _KEPT):
+        if text or text_file:
+            if images:
+                raise InputError("Pictures and texts are explained apart: give one kind.")
+            from . import text as texts
+
+            raise typer.Exit(
+                texts.run(
+                    texts.TextOptions(
+                        tuple(text or ()),
+                        tuple(text_file or ()),
+                        model,
+                        target,
+                        target_text,
+                        against,
+                        _listed(method or []),
+                        tuple(baseline or ()),
+                        granularity,
+                        per_token,
+                        nodes,
+                        tol,
+                        seed,
+                        out,
+                        save,
+                    )
+                )
+            )
+        if not images:
+            raise InputError("There is nothing to explain: give pictures, or --text.")
         from .explain import ExplainOptions, run
 
         request = ExplainOptions(

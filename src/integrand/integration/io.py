@@ -41,12 +41,25 @@ _PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE, "covariance")
 INTERACTIONS = "interactions"
 """Where a file of interactions has its header."""
 
+_TEXT = "text"
+"""Where the header of an attribution of texts has these."""
+
 _DIGEST = "blake2b"
 """Where a file says what it held when it was written; files of 0.1 do not."""
 
 
-def save(attribution: Attribution, path: str | Path) -> None:
+def save(
+    attribution: Attribution,
+    path: str | Path,
+    *,
+    text: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write an attribution to ``path``, whole or not at all.
+
+    Args:
+        text: what an attribution of texts knows beside it, for ``text.io`` to read.
+        beside: tensors that it has beside those of the attribution.
 
     Raises:
         OSError: where the disk refuses.
@@ -64,7 +77,9 @@ def save(attribution: Attribution, path: str | Path) -> None:
     if attribution.frames is not None:
         _store("frames/clock", attribution.frames.clock, tensors)
         _store("frames/points", attribution.frames.points, tensors)
-    header = {
+    for name, tensor in (beside or {}).items():
+        _store(name, tensor, tensors)
+    header: dict[str, Any] = {
         "format": _FORMAT,
         "integrand": metadata.version("integrand"),
         "arranged": arranged,
@@ -80,21 +95,23 @@ def save(attribution: Attribution, path: str | Path) -> None:
         "normalisation": attribution.normalisation and asdict(attribution.normalisation),
         "tables": [table and _stored_table(table) for table in attribution.tables],
     }
-    text = json.dumps(header)
-    write_tensors(write, tensors, path, {"integrand": text, _DIGEST: digest(text, tensors)})
+    if text is not None:
+        header[_TEXT] = text
+    written = json.dumps(header)
+    write_tensors(write, tensors, path, {"integrand": written, _DIGEST: digest(written, tensors)})
 
 
 def load(path: str | Path) -> Attribution | Any:
     """Read an attribution, or interactions, from a file; or open a folder of attributions.
 
     Args:
-        path: a file that ``Attribution.save`` or ``Interactions.save`` wrote, or a folder that
-            ``explain_batches`` did.
+        path: a file that ``Attribution.save``, ``TextAttribution.save`` or ``Interactions.save``
+            wrote, or a folder that ``explain_batches`` did.
 
     Returns:
-        The ``Attribution``, or the ``Interactions``; methods and targets are texts, as they printed.
-        Of a folder an ``AttributionFolder``: a sequence of attributions, each read when it is asked
-        for, that knows whether it is ``complete``.
+        The ``Attribution``, ``TextAttribution`` or ``Interactions``; methods and targets are texts,
+        as they printed. Of a folder an ``AttributionFolder``: a sequence of attributions, each read
+        when it is asked for, that knows whether it is ``complete``.
 
     Raises:
         InputError: for files that hold none, only a part of one, or not what was written, and for
@@ -121,7 +138,9 @@ def load(path: str | Path) -> Attribution | Any:
         wrong = _why_changed(written, tensors)
         attribution = None if wrong else _attribution(header, tensors)
         wrong = wrong or _why_unfit(attribution)
-    except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
+        if attribution is not None and not wrong and _TEXT in header:
+            return room("text.io").read(header[_TEXT], attribution, tensors)
+    except (AttributeError, LookupError, TypeError, ValueError, InputError) as error:
         raise InputError(
             f"{str(path)!r} has a header that is not an attribution's ({error!r})."
         ) from error

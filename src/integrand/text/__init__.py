@@ -1,0 +1,27 @@
+"""Texts: what the words of a prompt, a sentence or a chat contributed to what a model says of it.
+
+ig.text.explain(model, tokenizer, "The capital of France is", target=" Paris")
+"""
+
+from .baselines import Corrupt, Sampled
+from .context import ContextDependence, context_dependence, without_sources
+from .explain import explain, explain_ids
+from .result import Scored, TextAttribution
+from .targets import Continuation, MaskedToken, NextToken, Span, TokenLabel
+
+__all__ = [
+    "ContextDependence",
+    "Continuation",
+    "Corrupt",
+    "MaskedToken",
+    "NextToken",
+    "Sampled",
+    "Scored",
+    "Span",
+    "TextAttribution",
+    "TokenLabel",
+    "context_dependence",
+    "explain",
+    "explain_ids",
+    "without_sources",
+]

@@ -1,0 +1,336 @@
+"""Texts, pairs and chats as tokens: what each token is called, where it stands, and what it is for.
+
+    text ── tokenizer ──▶ ids, tokens, offsets      chat ── chat template ──▶ text whose template tokens are known
+
+Offsets are the tokenizer's own, so that words, sentences and sources are found in the text as it
+stands, whatever the tokenizer calls its pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, SupportsIndex
+
+from ..errors import InputError
+from .models import LanguageModel
+
+Message = Mapping[str, Any]
+TextLike = str | tuple[str, str] | Sequence[Message]
+"""A text, a pair of texts, or the messages of a chat."""
+
+_NOWHERE = (0, 0)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a text with a name: a message, a source."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as tokens (T of them).
+
+    Attributes:
+        text: as the tokenizer was given it; of pairs both texts, of chats what the template made of
+            them.
+        ids: (T,) token ids.
+        tokens: (T,) what the tokenizer calls them.
+        offsets: (T,) where each stands in ``text``; (0, 0) for those that are not in it.
+        special: (T,) whether each is a special token.
+        template: (T,) whether each was put there by a chat template.
+        types: (T,) token types, of models that tell two texts apart; else empty.
+        messages: of a chat, where its messages stand.
+        sources: what was named as a source, where it stands.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    special: tuple[bool, ...]
+    template: tuple[bool, ...]
+    types: tuple[int, ...] = ()
+    messages: tuple[Piece, ...] = ()
+    sources: tuple[Piece, ...] = ()
+    rendered: bool = False
+    """Whether a chat template wrote it, special tokens included."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def placed(self, i: int) -> bool:
+        """Whether a token stands in the text."""
+        return self.offsets[i][1] > self.offsets[i][0]
+
+    def shown(self, i: int) -> str:
+        """A token as it reads: its part of the text, or its name where it has none."""
+        start, stop = self.offsets[i]
+        return self.text[start:stop] if stop > start else self.tokens[i]
+
+
+def encode(tokenizer: Any, text: TextLike, model: LanguageModel | None = None) -> Encoded:
+    """A text, a pair or a chat as tokens, checked against the model that shall read them.
+
+    Raises:
+        InputError: for what is none of these, for empty texts, tokenizers without offsets, tokens
+            that the model does not know, and more of them than it reads.
+    """
+    if isinstance(text, str):
+        _check_text(text)
+        encoded = _encoded(tokenizer, text, _tokenised(tokenizer, text))
+    elif isinstance(text, tuple):
+        encoded = _pair(tokenizer, text)
+    else:
+        encoded = _chat(tokenizer, text)
+    if not encoded.ids:
+        raise InputError("The text is empty: there is no token to explain.")
+    if model is not None:
+        check_tokens(encoded.ids, model)
+    return encoded
+
+
+def _tokenised(tokenizer: Any, *texts: str, **options: Any) -> Any:
+    try:
+        return tokenizer(*texts, return_offsets_mapping=True, return_token_type_ids=True, **options)
+    except NotImplementedError as error:
+        raise InputError(
+            f"The tokenizer, a {type(tokenizer).__name__}, does not tell where its tokens stand in the text: load the fast one "
+            "(AutoTokenizer does), or explain ids with ig.text.explain_ids."
+        ) from error
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(
+            f"A text is a str, a pair (text, text) or a list of messages of a chat, not a {type(text).__name__}."
+        )
+    if not text.strip():
+        raise InputError("The text is empty: there is no token to explain.")
+
+
+def check_tokens(ids: Sequence[int], model: LanguageModel) -> None:
+    """Check that a model knows all of some tokens, and reads as many.
+
+    Raises:
+        InputError: that says which it does not.
+    """
+    if model.rows is not None and ids and max(ids) >= model.rows:
+        raise InputError(
+            f"The tokenizer is that of another model: it makes token {max(ids)}, and the embedding table of {model.name} has "
+            f"{model.rows} rows."
+        )
+    if ids and min(ids) < 0:
+        raise InputError(f"Token ids are 0 or more, and {min(ids)} is among them.")
+    if model.longest is not None and len(ids) > model.longest:
+        raise InputError(
+            f"The text has {len(ids)} tokens, and {model.name} reads {model.longest} at most: shorten it."
+        )
+
+
+def check_tokenizer(tokenizer: Any, model: LanguageModel) -> None:
+    """Check that a tokenizer's vocabulary fits into a model's table.
+
+    Raises:
+        InputError: where it is larger.
+    """
+    if model.rows is not None and len(tokenizer) > model.rows:
+        raise InputError(
+            f"The tokenizer is that of another model: it has {len(tokenizer)} tokens, and the embedding table of {model.name} has "
+            f"{model.rows} rows."
+        )
+
+
+# --- kinds of texts ---------------------------------------------------------------------------------------------------
+
+
+def _encoded(tokenizer: Any, text: str, output: Any) -> Encoded:
+    ids = tuple(int(number) for number in output["input_ids"])
+    offsets = tuple((int(a), int(b)) for a, b in output["offset_mapping"])
+    special = special_ids(tokenizer)
+    return Encoded(
+        text,
+        ids,
+        tuple(str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))),
+        offsets,
+        tuple(number in special for number in ids),
+        (False,) * len(ids),
+        _types(output, ids),
+    )
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """The ids of special tokens. The one for unknown words is none: it stands for a word of the
+    text."""
+    return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+
+def _types(output: Any, ids: Sequence[int]) -> tuple[int, ...]:
+    types = output.get("token_type_ids")
+    return () if types is None else tuple(int(number) for number in types)
+
+
+def _pair(tokenizer: Any, texts: tuple[str, ...]) -> Encoded:
+    if len(texts) != 2:
+        raise InputError(
+            f"A tuple is a pair of texts, and this one has {len(texts)}: give several texts as a list."
+        )
+    for text in texts:
+        _check_text(text)
+    first, second = texts
+    output = _tokenised(tokenizer, first, second)
+    encoded = _encoded(tokenizer, f"{first}\n{second}", output)
+    shift = len(first) + 1
+    offsets = tuple(
+        (start + shift, stop + shift) if which == 1 else (start, stop)
+        for (start, stop), which in zip(encoded.offsets, output.sequence_ids(), strict=True)
+    )
+    pieces = (Piece("first", 0, len(first)), Piece("second", shift, shift + len(second)))
+    return replace(encoded, offsets=offsets, messages=pieces)
+
+
+def _chat(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
+    contents = [_content(message) for message in messages]
+    if not contents:
+        raise InputError("The chat is empty: there is no token to explain.")
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+    except ValueError as error:
+        raise InputError(
+            f"The tokenizer makes no text of these messages: {error} Give the prompt as a str."
+        ) from error
+    pieces = tuple(_placed(messages, contents, text))
+    output = _tokenised(tokenizer, text, add_special_tokens=False)
+    encoded = _encoded(tokenizer, text, output)
+    written = [
+        any(max(a, piece.start) < min(b, piece.stop) for piece in pieces)
+        for a, b in encoded.offsets
+    ]
+    template = tuple(not inside for inside in written)
+    return replace(encoded, template=template, messages=pieces, rendered=True)
+
+
+def _content(message: object) -> str:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(content, str) or not isinstance(message, Mapping) or "role" not in message:
+        raise InputError(
+            f"A message of a chat is a dict with a 'role' and a 'content' that is a text; got {message!r:.80}."
+        )
+    return content
+
+
+def _placed(messages: Sequence[Message], contents: Sequence[str], text: str) -> list[Piece]:
+    """Where the messages stand in what the template made of them, one after the other."""
+    pieces, behind = [], 0
+    for message, content in zip(messages, contents, strict=True):
+        content = content.strip()
+        start = text.find(content, behind)
+        if start < 0:
+            raise InputError(
+                f"The chat template changes what the {message['role']} says, so that it cannot be told from the template: give the prompt as "
+                "a str."
+            )
+        behind = start + len(content)
+        pieces.append(Piece(str(message["role"]), start, behind))
+    return pieces
+
+
+def with_sources(encoded: Encoded, sources: Sequence[str]) -> Encoded:
+    """The same with pieces of it named as sources, numbered in their order.
+
+    Raises:
+        InputError: for a piece that the text does not hold behind those before it.
+    """
+    pieces: list[Piece] = []
+    behind = 0
+    for number, source in enumerate(sources):
+        wanted = source.strip()
+        start = encoded.text.find(wanted, behind) if wanted else -1
+        if start < 0:
+            raise InputError(
+                f"Source {number + 1} is not in the prompt behind the sources before it: sources= are pieces of the prompt, in its order."
+            )
+        behind = start + len(wanted)
+        pieces.append(Piece(f"source {number + 1}", start, behind))
+    return replace(encoded, sources=tuple(pieces))
+
+
+# --- several ----------------------------------------------------------------------------------------------------------
+
+
+def listed_texts(texts: Any) -> list[TextLike]:
+    """One text, pair or chat, or a list of them, as a list of them.
+
+    Raises:
+        InputError: for an empty list.
+    """
+    if isinstance(texts, str | tuple | Mapping):
+        return [texts if not isinstance(texts, Mapping) else [texts]]
+    entries = list(texts)
+    if not entries:
+        raise InputError("There are no texts: give one at least.")
+    if all(isinstance(entry, Mapping) for entry in entries):
+        return [entries]
+    return entries
+
+
+# --- what follows a prompt --------------------------------------------------------------------------------------------
+
+
+def continuation(tokenizer: Any, encoded: Encoded, text: str) -> tuple[int, ...]:
+    """The tokens that a text has behind a prompt.
+
+    Raises:
+        InputError: where its beginning becomes one token with the prompt's end.
+    """
+    if not text:
+        raise InputError("The continuation is empty: give the words that shall follow the prompt.")
+    output = _tokenised(tokenizer, encoded.text + text, add_special_tokens=not encoded.rendered)
+    ids = [int(number) for number in output["input_ids"]]
+    offsets = [(int(a), int(b)) for a, b in output["offset_mapping"]]
+    end = len(encoded.text)
+    # What the tokenizer puts behind a text, such as [SEP], comes behind both here.
+    count = 1 + max((i for i in range(len(encoded)) if encoded.placed(i)), default=-1)
+    straddles = any(a < end < b for a, b in offsets)
+    if tuple(ids[:count]) != encoded.ids[:count] or straddles:
+        last = encoded.shown(count - 1) if count else ""
+        raise InputError(
+            f"The target {text!r} becomes one token with the prompt's last, {last!r}, so that it does not follow it: begin it with a space, "
+            "drop a space at the prompt's end, or give token ids."
+        )
+    rest = zip(ids[count:], offsets[count:], strict=True)
+    return tuple(number for number, (start, stop) in rest if stop > start)
+
+
+def token_id(tokenizer: Any, token: str | SupportsIndex, vocabulary: int | None) -> int:
+    """The id of one token, by its text, its name or its number.
+
+    Raises:
+        InputError: for a text of several tokens, and for what is no token.
+    """
+    if not isinstance(token, bool | str) and isinstance(token, SupportsIndex):
+        token = int(token.__index__())  # of numpy, of a tensor
+    if isinstance(token, bool) or not isinstance(token, int | str):
+        raise InputError(f"A token is its text or its id, not {token!r}.")
+    if isinstance(token, int):
+        if token < 0 or (vocabulary is not None and token >= vocabulary):
+            raise InputError(f"There is no token {token}: the vocabulary has {vocabulary}.")
+        return token
+    if tokenizer is None:
+        raise InputError(f"Without a tokenizer the token {token!r} has no id: give its id.")
+    ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) == 1:
+        return int(ids[0])
+    known = tokenizer.get_vocab()
+    if token in known:
+        return int(known[token])
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    raise InputError(
+        f"{token!r} is {len(ids)} tokens ({', '.join(map(repr, pieces))}): ig.text.Continuation({token!r}) explains them together."
+    )

@@ -1,0 +1,86 @@
+"""Which tokens stay as they are: special ones, those of a chat template, the first, or any by number.
+
+The first token is where attention rests in causal models: moved, it changes everything at once, and
+the integral takes many times the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..core.shapes import describe
+from ..errors import InputError, UnknownName
+from .batch_questions import Questions
+from .encoding import Encoded
+
+Keep = str | Tensor | Sequence[int] | None
+"""Which tokens stay as they are: words joined by "+", positions, or a mask."""
+
+KEEP = ("special", "template", "first", "none")
+
+
+def kept_tokens(
+    texts: Sequence[Encoded], keep: Keep, questions: Questions
+) -> list[tuple[bool, ...]]:
+    """(T,) of each text: whether a token stays as it is.
+
+    Raises:
+        UnknownName: for a word that says nothing.
+        InputError: for positions that a text does not have, masks of another shape, and where
+            nothing would move.
+    """
+    kept = []
+    for number, text in enumerate(texts):
+        stays = _kept(text, keep, number, len(texts))
+        behind = questions.stays(number)
+        if behind is not None:
+            stays = [stay or i >= behind for i, stay in enumerate(stays)]
+        if all(stays):
+            raise InputError(
+                f"No token of text {number} moves, so that there is nothing to explain: all {len(text)} are kept (keep={keep!r})."
+            )
+        kept.append(tuple(stays))
+    return kept
+
+
+def _kept(text: Encoded, keep: Keep, number: int, batch: int) -> list[bool]:
+    if keep is None:
+        return [False] * len(text)
+    if isinstance(keep, str):
+        return _by_words(text, keep)
+    if isinstance(keep, Tensor) and keep.dtype == torch.bool:
+        return _by_mask(text, keep, number, batch)
+    positions = [int(place) for place in torch.as_tensor(keep).flatten().tolist()]
+    wrong = next((place for place in positions if not -len(text) <= place < len(text)), None)
+    if wrong is not None:
+        raise InputError(
+            f"There is no token {wrong} to keep: text {number} has {len(text)}, counted from 0."
+        )
+    places = {place % len(text) for place in positions}
+    return [i in places for i in range(len(text))]
+
+
+def _by_words(text: Encoded, keep: str) -> list[bool]:
+    words = [word.strip() for word in keep.split("+")]
+    for word in words:
+        if word not in KEEP:
+            raise UnknownName("kind of token to keep", word, KEEP)
+    return [
+        ("special" in words and text.special[i])
+        or ("template" in words and text.template[i])
+        or ("first" in words and i == 0)
+        for i in range(len(text))
+    ]
+
+
+def _by_mask(text: Encoded, keep: Tensor, number: int, batch: int) -> list[bool]:
+    mask = keep[number] if keep.ndim == 2 and len(keep) == batch else keep
+    if mask.shape[:1] != (len(text),) or mask.ndim != 1:
+        raise InputError(
+            f"A mask of kept tokens has shape {describe(keep.shape)}, and text {number} has {len(text)} tokens: give an entry for each token, "
+            "without padding."
+        )
+    return [bool(stay) for stay in mask.tolist()]

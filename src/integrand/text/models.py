@@ -1,0 +1,331 @@
+"""What a model of texts says of itself: its kind, its embedding layer, how much it reads.
+
+This is the only file that knows Hugging Face's names: the signature of ``forward`` is what that
+library itself goes by, and class names are looked up in its own lists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.optional import optional
+from ..errors import InputError, ModelError, UnknownName
+from ..model.autograd import gradients
+
+_NEEDS = "Explaining texts"
+_CHUNK = 4096  # rows of an embedding table that are looked up at a time
+
+CLASSIFIER = "sequence classifier"
+TAGGER = "token classifier"
+MASKED = "masked language model"
+CAUSAL = "causal language model"
+SEQ2SEQ = "encoder-decoder"
+OTHER = "model"
+
+_LISTS = {
+    CLASSIFIER: "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    TAGGER: "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    MASKED: "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    CAUSAL: "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    SEQ2SEQ: "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+}
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A model that reads token ids, and what is known of it.
+
+    Args:
+        module: the user's model.
+        embeddings: its embedding layer, by name or as the module, where the model does not say.
+    """
+
+    module: nn.Module
+    embeddings: str | nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Module):
+            raise InputError(
+                f"The model is a {type(self.module).__name__}: give a model of Hugging Face, an nn.Module that reads token ids, or the folder "
+                "of one."
+            )
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return type(self.module).__name__
+
+    @cached_property
+    def config(self) -> Any:
+        """Its configuration, that of the part which reads text; None for modules without one."""
+        config = getattr(self.module, "config", None)
+        text_part = getattr(config, "get_text_config", None)
+        if text_part is None or self.setting("is_encoder_decoder", of=config):
+            return config
+        return text_part()
+
+    def setting(self, name: str, default: Any = None, of: Any = None) -> Any:
+        """An entry of its configuration, which not every kind has."""
+        config = self.config if of is None else of
+        return getattr(config, name, default)
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The arguments that its ``forward`` names."""
+        return frozenset(inspect.signature(self.module.forward).parameters)
+
+    @cached_property
+    def kind(self) -> str:
+        """What it does, by the lists that the library keeps of its own classes; of a class that is
+        in none, by what its configuration says."""
+        if self.setting("is_encoder_decoder", False) and "decoder_input_ids" in self.parameters:
+            return SEQ2SEQ
+        classes = [cls.__name__ for cls in type(self.module).__mro__]
+        for kind, known in _known_classes().items():
+            if any(name in known for name in classes):
+                return kind
+        for kind, ending in (
+            (CLASSIFIER, "ForSequenceClassification"),
+            (TAGGER, "ForTokenClassification"),
+            (MASKED, "ForMaskedLM"),
+            (CAUSAL, "ForCausalLM"),
+        ):
+            if any(name.endswith(ending) for name in classes):
+                return kind
+        return OTHER
+
+    @property
+    def generates(self) -> bool:
+        """Whether it writes texts."""
+        return self.kind in (CAUSAL, SEQ2SEQ)
+
+    @cached_property
+    def embedding(self) -> nn.Module:
+        """The layer that makes vectors of the ids that are explained.
+
+        Raises:
+            UnknownName: for a layer that there is not.
+            ModelError: for models that do not say which it is.
+        """
+        if isinstance(self.embeddings, nn.Module):
+            return self.embeddings
+        if isinstance(self.embeddings, str):
+            layers: dict[str, nn.Module] = dict(self.module.named_modules())
+            if self.embeddings not in layers:
+                raise UnknownName("layer", self.embeddings, layers)
+            return layers[self.embeddings]
+        module: Any = self.module
+        reader = module.get_encoder() if self.kind == SEQ2SEQ else module
+        ask = getattr(reader, "get_input_embeddings", None)
+        layer = ask() if callable(ask) else None
+        if not isinstance(layer, nn.Module):
+            raise ModelError(
+                f"{self.name} does not say which layer makes vectors of its token ids: name it, as in embeddings='encoder.embedding'."
+            )
+        return layer
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where its embedding layer is, and ids have to be."""
+        return next((weight.device for weight in self.embedding.parameters()), torch.device("cpu"))
+
+    @cached_property
+    def rows(self) -> int | None:
+        """How many tokens its embedding table has; None where that is not known."""
+        weight = getattr(self.embedding, "weight", None)
+        return len(weight) if isinstance(weight, Tensor) and weight.ndim == 2 else None
+
+    @cached_property
+    def longest(self) -> int | None:
+        """How many tokens it reads at most; None where there is no such limit."""
+        limit = self.setting("max_position_embeddings")
+        if not isinstance(limit, int) or limit < 1:
+            return None
+        for name, module in self.module.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+                # RoBERTa numbers positions from behind that of padding.
+                return limit - (0 if module.padding_idx is None else module.padding_idx + 1)
+        return limit
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Its classes by name; empty where they have none."""
+        named = self.setting("id2label") or {}
+        return {str(label): int(number) for number, label in named.items()}
+
+    # --- vectors --------------------------------------------------------------------------------------------------
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """The vectors (…, D) of token ids, as its embedding layer makes them: scaled where it
+        scales."""
+        with gradients(False):
+            vectors: Tensor = self.embedding(ids.to(self.device))
+        return vectors.detach()
+
+    @cached_property
+    def table(self) -> Tensor:
+        """The vectors of all tokens (V, D)."""
+        return torch.cat(list(self._chunks()))
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean (D,) of the vectors of all tokens, summed in float64."""
+        return _mean_of(self._chunks())
+
+    def _chunks(self) -> Iterator[Tensor]:
+        if self.rows is None:
+            raise ModelError(
+                f"The embedding layer of {self.name}, a {type(self.embedding).__name__}, has no table of vectors: give baseline= vectors."
+            )
+        for first in range(0, self.rows, _CHUNK):
+            yield self.vectors(torch.arange(first, min(first + _CHUNK, self.rows)))
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, vectors: Tensor, ids: Tensor, arguments: Mapping[str, Any]) -> Any:
+        """Its outputs for token ids (N, T) whose vectors are ``vectors`` (N, T, D).
+
+        The model runs as it does for the ids, so that positions, masks and whatever else it makes
+        of these are its own; only what comes out of its embedding layer is replaced.
+        """
+        named = {
+            name: value
+            for name, value in arguments.items()
+            if name in self.parameters and value is not None
+        }
+        with self._embedded(vectors) as used:
+            if "input_ids" in self.parameters:
+                outputs = self.module(input_ids=ids, **named)
+            else:
+                outputs = self.module(ids, **named)
+        if not used:
+            raise ModelError(
+                f"{self.name} does not run the layer that it says makes its vectors ({type(self.embedding).__name__}): name the one that does, "
+                "as in embeddings='encoder.embedding'."
+            )
+        return outputs
+
+    @contextmanager
+    def padding(self, pad: int) -> Iterator[None]:
+        """While this lasts its configuration knows the id of padding: classifiers that read on from
+        the last token look for it there, and refuse several rows without one."""
+        config = getattr(self.module, "config", None)
+        if config is None or self.setting("pad_token_id", of=config) is not None:
+            yield
+            return
+        config.pad_token_id = pad
+        try:
+            yield
+        finally:
+            config.pad_token_id = None
+
+    @contextmanager
+    def _embedded(self, vectors: Tensor) -> Iterator[list[Tensor]]:
+        """While this lasts the embedding layer gives ``vectors`` when it runs first: a decoder that
+        shares it, and token types that use it, have their own."""
+        used: list[Tensor] = []
+
+        def replaced(module: nn.Module, passed: object, output: Tensor) -> Tensor | None:
+            if used or not isinstance(output, Tensor) or output.shape != vectors.shape:
+                return None
+            used.append(vectors)
+            return vectors.to(output)
+
+        handle = self.embedding.register_forward_hook(replaced)
+        try:
+            yield used
+        finally:
+            handle.remove()
+
+
+def _mean_of(chunks: Iterator[Tensor]) -> Tensor:
+    total, count, like = torch.zeros((), dtype=torch.float64), 0, torch.empty(0)
+    for like in chunks:
+        total = total.to(like.device) + like.double().sum(0)
+        count += len(like)
+    return (total / count).to(like.dtype)
+
+
+_classes: dict[str, frozenset[str]] = {}
+
+
+def _known_classes() -> dict[str, frozenset[str]]:
+    """Names of the library's classes by what they do."""
+    if not _classes:
+        auto = optional("transformers.models.auto.modeling_auto", extra="text", needs=_NEEDS)
+        for kind, attribute in _LISTS.items():
+            names: set[str] = set()
+            for entry in getattr(auto, attribute).values():
+                names.update([entry] if isinstance(entry, str) else entry)
+            _classes[kind] = frozenset(names)
+        # What a model is called for its task says more than that it can also write.
+        _classes[CAUSAL] -= frozenset().union(*(v for k, v in _classes.items() if k != CAUSAL))
+    return _classes
+
+
+def language_model(model: Any, embeddings: str | nn.Module | None = None) -> LanguageModel:
+    """A model of texts, by object or as the local folder that ``save_pretrained`` wrote.
+
+    Raises:
+        InputError: for what is neither, and for folders without a model.
+        MissingExtra: without transformers, for folders.
+    """
+    if isinstance(model, str | Path):
+        model = _loaded(_folder(model))
+    return LanguageModel(model, embeddings)
+
+
+def tokenizer_of(tokenizer: Any, model: Any) -> Any:
+    """A tokenizer, by object or local folder; that of the model's folder where none is given.
+
+    Raises:
+        InputError: where there is none.
+    """
+    where = model if tokenizer is None else tokenizer
+    if isinstance(where, str | Path):
+        auto = optional("transformers", extra="text", needs=_NEEDS).AutoTokenizer
+        return _from(auto.from_pretrained, _folder(where), "tokenizer")
+    if tokenizer is None:
+        raise InputError(
+            "There is no tokenizer: give the one of the model, or explain ids with ig.text.explain_ids."
+        )
+    return tokenizer
+
+
+def _folder(where: str | Path) -> Path:
+    folder = Path(where).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no folder {str(where)!r}: a model is given as an object, or as a local folder that save_pretrained wrote. Nothing is "
+            "downloaded."
+        )
+    return folder
+
+
+def _loaded(folder: Path) -> nn.Module:
+    transformers = optional("transformers", extra="text", needs=_NEEDS)
+    config = _from(transformers.AutoConfig.from_pretrained, folder, "configuration of a model")
+    name = next(iter(config.architectures or ()), "AutoModel")
+    architecture = getattr(transformers, name, None)
+    if architecture is None:
+        raise InputError(
+            f"{str(folder)!r} holds a {name}, which this version of transformers does not have: load it yourself and give the object."
+        )
+    module: nn.Module = _from(architecture.from_pretrained, folder, "model")
+    return module.eval()
+
+
+def _from(load: Callable[..., Any], folder: Path, what: str) -> Any:
+    try:
+        return load(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(folder)!r} holds no {what} that can be read: {error}") from error
