@@ -28,6 +28,7 @@
     ├── OneOutputWarning                 "predicted" of a model with one output per row
     ├── MixedColumnsWarning              columns of a pipeline that come from several of the frame
     ├── SupportWarning                   support regressors have not learnt what they should say
+    ├── SmallerCallsWarning              memory ran out: calls have fewer rows than batch_size says
     └── OptimizeWarning                  optimize=True can do nothing for this model
 
 Each message says what was wrong and what to do about it.
@@ -167,6 +168,10 @@ class MixedColumnsWarning(IntegrandWarning):
 
 class SupportWarning(IntegrandWarning):
     """Support regressors have not learnt what they should say."""
+
+
+class SmallerCallsWarning(IntegrandWarning):
+    """Memory ran out: model calls have fewer rows than ``batch_size`` says."""
 
 
 class OptimizeWarning(IntegrandWarning):
