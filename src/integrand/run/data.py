@@ -76,6 +76,26 @@ class Source(ABC):
     def digest(self, numbers: Sequence[int]) -> str:
         """A hash of what the rows hold, which changes whenever one of them does."""
 
+    def read_or_said(self, numbers: Sequence[int]) -> ReadRows:
+        """Rows by their numbers; where reading them together fails, those that cannot be read alone
+        are said."""
+        try:
+            return self.read(numbers)
+        except Exception as error:  # whatever numpy, pyarrow and zarr raise of damaged files
+            if len(numbers) == 1:
+                return ReadRows(None, [], {numbers[0]: f"The row cannot be read: {_words(error)}"})
+        parts = [self.read_or_said([number]) for number in numbers]
+        kept = [number for part in parts for number in part.numbers]
+        failed = {number: reason for part in parts for number, reason in part.failed.items()}
+        return ReadRows(self.read(kept).x if kept else None, kept, failed)
+
+    def digest_or_said(self, numbers: Sequence[int]) -> str:
+        """The hash of rows, also of some that cannot be read."""
+        try:
+            return self.digest(numbers)
+        except Exception as error:  # as above
+            return _digest([b"unreadable", type(error).__name__.encode()])
+
     def ids(self, numbers: Sequence[int]) -> list[str]:
         """What rows are called."""
         return [str(number) for number in numbers]

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -30,12 +31,15 @@ from .store import ManifestEntry
 
 _NEEDS = "The engine ray"
 _LOOPBACK = "127.0.0.1"
+_PATIENCE = 2.0
+"""Seconds that a machine's own address has to answer."""
 _WINDOW = 4096
 """Shards that Ray knows of at a time, so that a driver's memory does not grow with their number."""
 _LOSSES = 20
 """How many workers may be lost over one shard, with their nodes, before the run stops."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_DATA_USAGE_DISABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -107,6 +111,17 @@ class Ray(Engine):
                     )
                 yield entry
 
+    def _is_local(self, ray: Any) -> bool:
+        """Whether Ray is, or is to be, on this machine's loopback interface alone."""
+        if self.address is None:
+            return True
+        host, _, port = self.address.rpartition(":")
+        if host not in ("localhost", _LOOPBACK) or not port.isdecimal():
+            return False
+        with socket.socket() as end:
+            end.settimeout(_PATIENCE)
+            return end.connect_ex((ray.util.get_node_ip_address(), int(port))) != 0
+
     def _places(self) -> int:
         """How many workers the cluster has room for."""
         ray = optional("ray", extra="run-ray", needs=_NEEDS)
@@ -126,9 +141,22 @@ class Ray(Engine):
             InputError: where Ray cannot be reached, or listens to more than loopback.
         """
         ray = optional("ray", extra="run-ray", needs=_NEEDS)
-        if ray.is_initialized():
-            yield
-            return
+        with _environment():
+            if ray.is_initialized():
+                yield
+                return
+            self._connect(ray)
+            try:
+                here = ray.util.get_node_ip_address()
+                if self.address is None and here != _LOOPBACK:
+                    raise InputError(
+                        f'This version of Ray listens at {here}, not on loopback alone: start it yourself and say engine = "ray:auto".'
+                    )
+                yield
+            finally:
+                ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:
         options: dict[str, Any] = {"address": self.address}
         if self.address is None:
             options = {
@@ -137,20 +165,11 @@ class Ray(Engine):
                 "dashboard_host": _LOOPBACK,
                 "num_cpus": self.workers or Local().workers,
             }
-        with _environment(), _handlers_kept(), _on_loopback(self.address is None):
+        with _handlers_kept(), _on_loopback(self._is_local(ray)):
             try:
                 ray.init(**options, configure_logging=False, log_to_driver=False)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise InputError(f"Ray cannot be reached at {self.address!r}: {error}") from error
-        try:
-            here = ray.util.get_node_ip_address()
-            if self.address is None and here != _LOOPBACK:
-                raise InputError(
-                    f'This version of Ray listens at {here}, not on loopback alone: start it yourself and say engine = "ray:auto".'
-                )
-            yield
-        finally:
-            ray.shutdown()
 
 
 class ShardActor:

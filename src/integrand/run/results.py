@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core.cells import cell
+from ..core.files import whole
 from ..core.optional import optional
 from ..errors import InputError
 from .recipe import Recipe
@@ -99,11 +101,36 @@ class RunResults:
         numbers: NDArray[np.int64] = np.arange(self.store.rows)[
             rows.numpy() if isinstance(rows, Tensor) else rows
         ]
-        maps = torch.from_numpy(np.asarray(self.values.oindex[numbers]))
+        maps = self._rows("values", self.values, numbers)
         if self.scale is None:
             return maps
-        scale = torch.from_numpy(np.asarray(self.scale.oindex[numbers]))
+        scale = self._rows("scale", self.scale, numbers)
         return maps * scale.reshape(-1, *(1,) * (maps.ndim - 1))
+
+    def _rows(self, name: str, array: Any, numbers: NDArray[np.int64]) -> Tensor:
+        try:
+            return torch.from_numpy(np.asarray(array.oindex[numbers]))
+        except Exception as error:  # of kinds of its own, for files that are damaged
+            raise InputError(
+                f"{self.place}/{name} cannot be read ({type(error).__name__}: {error}): run the recipe again."
+            ) from error
+
+    def to_csv(self, path: str | Path) -> None:
+        """The table as a CSV that spreadsheets may open: texts that they would take for a formula
+        begin with an apostrophe, and control characters are spaces.
+
+        Raises:
+            OSError: where the disk refuses.
+        """
+        pa = optional("pyarrow", extra="run", needs=_NEEDS)
+        csv = optional("pyarrow.csv", extra="run", needs=_NEEDS)
+        table = self.table
+        for place, field in enumerate(table.schema):
+            if field.type == pa.string():
+                cells = [None if text is None else cell(text) for text in table[place].to_pylist()]
+                table = table.set_column(place, field, pa.array(cells, pa.string()))
+        with whole(path) as partial:
+            csv.write_csv(table, str(partial))
 
     def to_pandas(self) -> Any:
         """The table as a DataFrame, by id."""

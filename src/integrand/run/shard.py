@@ -30,9 +30,11 @@ from ..expressions.names import method as spelled_method
 from ..expressions.names import metric as spelled_metric
 from ..expressions.names import target as spelled_target
 from ..fields import Field
+from ..fields.adopt import adopting
 from ..images.models import ImageModel, as_image_model, load_model
 from ..integration.attribution import Attribution
 from ..metrics import judge
+from ..model.doors import door_of
 from ..model.network import parameter_dtype
 from ..tables.results import per_example
 from .data import EncodedText, Source, source_of
@@ -133,7 +135,7 @@ class ShardWorker:
         return ManifestEntry(
             shard,
             self.store.fingerprint,
-            self.work.source.digest(numbers),
+            self.work.source.digest_or_said(numbers),
             files,
             len(numbers),
             sum(status != "ok" for status in rows.status),
@@ -149,6 +151,8 @@ class PreparedRecipe:
     """A recipe made ready: model, data, method, target, metrics, reduction.
 
     dtype   rows are explained in it: the type of the model's weights
+    sized   whether the rows of a model call can be said; a field and a model of another library
+            have their own
     """
 
     recipe: Recipe
@@ -160,6 +164,7 @@ class PreparedRecipe:
     reduction: Reduction
     dtype: torch.dtype
     device: str = "cpu"
+    sized: bool = True
     arrays: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +204,11 @@ class PreparedRecipe:
         dtype = parameter_dtype(module) or source.dtype if callable(module) else torch.float64
         kept = torch.float64 if dtype == torch.float64 else torch.float32
         reduction = Reduction.of(recipe.store, source.shape, kept)
-        return cls(recipe, model, source, method, target, metrics, reduction, dtype, device)
+        sized = not isinstance(module, Field) and door_of(module) is None
+        sized = sized and adopting(module) is None
+        if isinstance(module, torch.nn.Module) and device != "cpu":
+            module.to(device)
+        return cls(recipe, model, source, method, target, metrics, reduction, dtype, device, sized)
 
     def table(self, shard: int, numbers: Sequence[int], rows: ShardRows) -> Any:
         """The rows of a shard as an Arrow table."""
@@ -243,7 +252,8 @@ class PreparedRecipe:
                 announce("row" if alone else "batch", (part or batch)[0])
                 self._fill(part, numbers[0], rows, stored, announce)
             for place in [number - numbers[0] for number in kept if alone]:
-                rows.note[place] = _ALONE if rows.status[place] == "ok" else None
+                if rows.status[place] == "ok":
+                    rows.note[place] = _joined(_ALONE, rows.note[place])
         return rows, {self.arrays[name]: content for name, content in stored.items()}
 
     def _fill(
@@ -254,7 +264,7 @@ class PreparedRecipe:
         stored: dict[str, NDArray[Any]],
         announce: Announce,
     ) -> None:
-        read = self.source.read(batch) if batch else None
+        read = self.source.read_or_said(batch) if batch else None
         if read is None:
             return
         for number, reason in read.failed.items():
@@ -302,7 +312,7 @@ class PreparedRecipe:
             row = self.source.some(x, k, k + 1)
             for part, kept in self._attributions(row, [number], announce):
                 if not isinstance(part, str):
-                    part = replace(part, note=_ALONE)
+                    part = replace(part, note=_joined(_ALONE, part.note))
                 yield part, kept
 
     def _explain(self, x: Any, numbers: list[int]) -> ExplainedRows:
@@ -316,6 +326,8 @@ class PreparedRecipe:
             prepared = isinstance(self.model, ImageModel | EncodedText)
             module = self.model.module if prepared else self.model
             options: dict[str, Any] = {} if section.tol is None else {"tol": section.tol}
+            if self.sized:
+                options["batch_size"] = section.batch
             if isinstance(self.model, ImageModel):
                 options["normalisation"] = self.model.normalisation
             attribution = explain(
@@ -324,7 +336,6 @@ class PreparedRecipe:
                 target=self.target,
                 method=self.method,
                 seed=_seed(section.seed, numbers[0]),
-                batch_size=section.batch,
                 **options,
             )
             scores = {
@@ -346,6 +357,10 @@ class ExplainedRows:
     attribution: Attribution
     scores: dict[str, NDArray[Any]]
     note: str | None = None
+
+
+def _joined(note: str, more: str | None) -> str:
+    return note if more is None else f"{note}; {more}"
 
 
 def _nobody(kind: str, row: int) -> None:

@@ -12,17 +12,17 @@ is killed in between leaves files that nothing points at, and that the next run 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
-import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,18 @@ from .recipe import Recipe, differences
 from .storage import Journal, Storage, storage_of
 
 _NEEDS = "integrand.run"
+optional("pydantic", extra="run", needs=_NEEDS)
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter  # noqa: E402
+
 _FORMAT = 1
 INPUTS = "inputs.npy"
 """Rows that were handed over as an array: the one file that may lie in a folder before its run does."""
-_PLACE = re.compile(r"rows/\d+\.parquet|(?:values|scale|indices)/c(?:/\d+)+")
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Place = Annotated[
+    str,
+    StringConstraints(pattern=r"^(?:rows/[0-9]+\.parquet|(?:values|scale|indices)/c(?:/[0-9]+)+)$"),
+]
 """Where a shard's files lie."""
 
 
@@ -53,14 +61,16 @@ class ManifestEntry:
     gradients    rows evaluated with a gradient;  seconds  wall clock of the worker
     """
 
-    shard: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    shard: _Count
     fingerprint: str
     inputs: str
-    files: Mapping[str, str]
-    rows: int
-    failed: int
-    incomplete: int
-    gradients: int
+    files: dict[_Place, str]
+    rows: _Count
+    failed: _Count
+    incomplete: _Count
+    gradients: _Count
     seconds: float
     versions: str
 
@@ -72,29 +82,34 @@ class ManifestEntry:
     @classmethod
     def parsed(cls, line: str) -> ManifestEntry | None:
         """The entry of a line; None where it is cut off or damaged."""
-        mark, _, text = line.rstrip("\n").partition(" ")
-        if mark != _short(text.encode()):
-            return None
-        try:
-            entry = cls(**json.loads(text))
-        except (ValueError, TypeError, RecursionError):
-            return None
-        return entry if entry._fits() else None
+        entries = cls.all_of(line.encode("utf-8", "replace"))
+        return entries[0] if len(entries) == 1 else None
 
-    def _fits(self) -> bool:
-        """Whether every entry is of its type, and files lie where a shard's files do."""
-        numbers = (self.shard, self.rows, self.failed, self.incomplete, self.gradients)
-        texts = (self.fingerprint, self.inputs, self.versions)
-        return (
-            all(type(number) is int and number >= 0 for number in numbers)
-            and all(isinstance(text, str) for text in texts)
-            and isinstance(self.seconds, int | float)
-            and isinstance(self.files, dict)
-            and all(
-                _PLACE.fullmatch(name) and isinstance(mark, str)
-                for name, mark in self.files.items()
-            )
-        )
+    @staticmethod
+    def all_of(lines: bytes) -> list[ManifestEntry]:
+        """The entries of many lines, without those that are cut off or damaged, of another type
+        than they should be, or that name files elsewhere."""
+        texts = []
+        for line in lines.split(b"\n"):
+            mark, _, text = line.partition(b" ")
+            if text and mark == _short(text).encode():
+                texts.append(text)
+        try:
+            return _ENTRIES.validate_json(b"[" + b",".join(texts) + b"]")
+        except ValueError:
+            if len(texts) < 2:
+                return []
+        # Halves, so that one that is none costs no more than a few looks at the others.
+        middle = len(texts) // 2
+        halves = (texts[:middle], texts[middle:])
+        return [
+            entry
+            for half in halves
+            for entry in ManifestEntry.all_of(b"\n".join(_marked(text) for text in half))
+        ]
+
+
+_ENTRIES = TypeAdapter(list[ManifestEntry])
 
 
 @dataclass(frozen=True)
@@ -166,16 +181,13 @@ class ShardStore:
         """
         storage = storage_of(place)
         if storage.exists("run.json"):
-            earlier, earlier_rows = cls._read(storage)
-            changed = differences(earlier, recipe)
+            earlier = cls(storage, *cls._read(storage))
+            changed = differences(earlier.recipe, recipe)
             if changed:
                 raise InputError(
                     f"{place} holds results of another recipe (it differs in {', '.join(changed)}): give another --out, or remove it."
                 )
-            if rows < earlier_rows:
-                raise InputError(
-                    f"{place} holds results of {earlier_rows} rows and the data has {rows}: data may grow, not shrink. Give another --out."
-                )
+            earlier.check_growth(rows)
         elif set(storage.names()) - {INPUTS}:
             raise InputError(f"{place} is no run, and not empty: give another --out.")
         head = {
@@ -215,6 +227,17 @@ class ShardStore:
             raise InputError(f"{name} is damaged (rows = {rows!r}).")
         return recipe, rows
 
+    def check_growth(self, rows: int) -> None:
+        """Check that data of so many rows may go on here.
+
+        Raises:
+            InputError: where there were more.
+        """
+        if rows < self.rows:
+            raise InputError(
+                f"{self.storage.url} holds results of {self.rows} rows and the data has {rows}: data may grow, not shrink. Give another --out."
+            )
+
     # --- shards ---------------------------------------------------------------------------------------------------
 
     @property
@@ -228,17 +251,19 @@ class ShardStore:
 
     def entries(self) -> dict[int, ManifestEntry]:
         """The shards that a line says are done, by number: those of this recipe and these rows."""
+        with _no_collection():
+            return self._entries()
+
+    def _entries(self) -> dict[int, ManifestEntry]:
         entries: dict[int, ManifestEntry] = {}
+        shards = self.shards
         for name in self.storage.names("manifest"):
             if not name.endswith(".jsonl"):
                 continue
-            content = self.storage.read(f"manifest/{name}")
-            for line in content.decode("utf-8", "replace").split("\n"):
-                entry = ManifestEntry.parsed(line)
+            for entry in ManifestEntry.all_of(self.storage.read(f"manifest/{name}")):
                 if (
-                    entry is not None
-                    and entry.fingerprint == self.fingerprint
-                    and 0 <= entry.shard < self.shards
+                    entry.fingerprint == self.fingerprint
+                    and entry.shard < shards
                     and entry.rows == len(self.rows_of(entry.shard))
                 ):
                     entries[entry.shard] = entry  # of two, the later: it wrote over the files
@@ -260,15 +285,13 @@ class ShardStore:
 
     def status_of(self, entries: Collection[ManifestEntry]) -> Status:
         """How far a run is with these shards done."""
+        counts = np.array(
+            [(e.rows, e.failed, e.incomplete, e.gradients) for e in entries], np.int64
+        ).reshape(-1, 4)
+        rows, failed, incomplete, gradients = map(int, counts.sum(0))
+        seconds = sum(entry.seconds for entry in entries)
         return Status(
-            self.shards,
-            len(entries),
-            sum(entry.rows for entry in entries),
-            self.rows,
-            sum(entry.failed for entry in entries),
-            sum(entry.incomplete for entry in entries),
-            sum(entry.gradients for entry in entries),
-            sum(entry.seconds for entry in entries),
+            self.shards, len(entries), rows, self.rows, failed, incomplete, gradients, seconds
         )
 
     # --- writing --------------------------------------------------------------------------------------------------
@@ -355,6 +378,23 @@ class Manifest:
 def versions() -> str:
     """What computed: versions of the packages that decide the last bits."""
     return ", ".join(f"{name} {metadata.version(name)}" for name in ("integrand", "torch", "numpy"))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While this lasts, the garbage collector does not look again and again through what is being
+    read, none of which is garbage."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _marked(text: bytes) -> bytes:
+    return _short(text).encode() + b" " + text
 
 
 def _short(content: bytes) -> str:
