@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from integrand.errors import InputError  # noqa: E402
 from integrand.run import Local, ManifestEntry, Ray, Recipe, Status, engine_named  # noqa: E402
 from integrand.run.engine import Job  # noqa: E402
 from integrand.run.ray import ShardActor, _error  # noqa: E402
-from tests.run.faults import contents, lines_of, started_driver, wait_until, workers_of  # noqa: E402
+from tests.run.faults import contents, environment, lines_of, started_driver, wait_until, workers_of  # noqa: E402
 from tests.run.models import RAISES  # noqa: E402
 
 Build = Callable[..., Recipe]
@@ -169,10 +171,10 @@ class Node:
     def __init__(self, folder: Path, *words: str) -> None:
         command = [sys.executable, "-c", _START, "start", "--block", "--num-cpus=1"]
         command += ["--object-store-memory=80000000", "--disable-usage-stats", *words]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environ = {**environment(), "RAY_raylet_start_wait_time_s": "180"}
         self.log = (folder / f"node-{len(words)}-{os.urandom(2).hex()}.log").open("wb")
         self.process = subprocess.Popen(
-            command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True
+            command, env=environ, stdout=self.log, stderr=self.log, start_new_session=True
         )
 
     def kill(self) -> None:
@@ -187,30 +189,46 @@ class Node:
 
 
 _START = (
-    "import ray._private.ray_constants as constants; constants.ENABLE_RAY_CLUSTER = False; "
-    "from ray.scripts.scripts import main; main()"
+    "import ray.util; from ray._private import services; "
+    "here = lambda *address: '127.0.0.1'; services.get_node_ip_address = here; "
+    "ray.util.get_node_ip_address = here; from ray.scripts.scripts import main; main()"
 )
 """``ray start``, on loopback."""
-_PORT = 26379
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
-    head = Node(tmp_path, "--head", f"--port={_PORT}", "--include-dashboard=false")
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Node, Node, int]]:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    head = Node(tmp_path, "--head", f"--port={port}", "--include-dashboard=false")
     other = None
     try:
-        wait_until(lambda: _answers(_PORT))
-        other = Node(tmp_path, f"--address=127.0.0.1:{_PORT}")
-        yield head, other
+        wait_until(lambda: _answers(port))
+        other = Node(tmp_path, f"--address=127.0.0.1:{port}")
+        wait_until(lambda: len(raylets(head, other)) == 2)
+        yield head, other, port
     finally:
         for node in (other, head):
             if node is not None and node.process.poll() is None:
                 node.kill()
 
 
-def _answers(port: int) -> bool:
-    import socket
+def raylets(*nodes: Node) -> list[int]:
+    """The processes that are nodes of Ray, of these."""
+    pids = [pid for node in nodes for pid in family(node.process.pid)]
+    return [pid for pid in pids if b"/raylet/raylet" in _command(pid)]
 
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _answers(port: int) -> bool:
     with socket.socket() as end:
         return end.connect_ex(("127.0.0.1", port)) == 0
 
@@ -218,11 +236,11 @@ def _answers(port: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["other", "head"])
 def test_a_killed_node_leaves_no_trace(
-    recipe: Build, tmp_path: Path, undisturbed: dict[str, bytes], nodes: tuple[Node, Node], victim: str
+    recipe: Build, tmp_path: Path, undisturbed: dict[str, bytes], nodes: tuple[Node, Node, int], victim: str
 ) -> None:  # fmt: skip
-    head, other = nodes
+    head, other, port = nodes
     out = tmp_path / "out"
-    driver = started_driver(recipe("slow"), out, tmp_path, f"ray:127.0.0.1:{_PORT}")
+    driver = started_driver(recipe("slow"), out, tmp_path, f"ray:127.0.0.1:{port}")
     try:
         wait_until(
             lambda: driver.poll() is not None or (lines_of(out) and len(workers_of(out)) > 1)
