@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from ..core.files import sync_folder, whole
 from ..core.optional import optional
-from ..errors import InputError
+from ..errors import InputError, MissingExtra
 
 _NEEDS = "A run"
 _HEARTBEAT, _STALE = 10.0, 60.0
@@ -372,6 +372,8 @@ def _file_system(url: str) -> tuple[Any, str]:
         system, path = core.url_to_fs(url)
     except ImportError as error:
         arrow = _arrow_file_system(url)
+        if arrow is None and url.startswith("s3://"):
+            raise MissingExtra("s3fs", "run-s3", "A run in S3") from error
         if arrow is None:
             raise InputError(f"{url} cannot be opened: {error}") from error
         system, path = arrow
