@@ -21,6 +21,7 @@ import integrand as ig  # noqa: E402
 from integrand.errors import InputError  # noqa: E402
 from integrand.run import Local, ManifestEntry, Ray, Recipe, Status, engine_named  # noqa: E402
 from integrand.run.engine import Job  # noqa: E402
+from integrand.run.ray import _ENVIRONMENT as PATIENT  # noqa: E402
 from integrand.run.ray import ShardActor, _error  # noqa: E402
 from tests.run.faults import contents, environment, lines_of, started_driver, wait_until, workers_of  # noqa: E402
 from tests.run.models import RAISES  # noqa: E402
@@ -171,7 +172,7 @@ class Node:
     def __init__(self, folder: Path, *words: str) -> None:
         command = [sys.executable, "-c", _START, "start", "--block", "--num-cpus=1"]
         command += ["--object-store-memory=80000000", "--disable-usage-stats", *words]
-        environ = {**environment(), "RAY_raylet_start_wait_time_s": "180"}
+        environ = {**environment(), **PATIENT}
         self.path = folder / f"node-{len(words)}.log"
         self.log = self.path.open("wb")
         self.process = subprocess.Popen(
@@ -228,7 +229,7 @@ def begun(folder: Path, *words: str) -> Node:
     for left in (2, 1, 0):
         node = Node(folder, *words)
         try:
-            wait_until(node.started, 90)
+            wait_until(node.started, 150)
         except AssertionError:
             node.kill()
             if not left:

@@ -41,7 +41,12 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_DATA_USAGE_DISABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A busy machine is no reason not to begin: Ray's own limits are half a minute and less.
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
 }
+"""Settings of Ray that a user's own stand before."""
 
 
 class Ray(Engine):
@@ -168,8 +173,11 @@ class Ray(Engine):
         with _handlers_kept(), _on_loopback(self._is_local(ray)):
             try:
                 ray.init(**options, configure_logging=False, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(f"Ray cannot be reached at {self.address!r}: {error}") from error
+            except Exception as error:  # Ray has kinds of its own, and plain ones
+                place = (
+                    "be started here" if self.address is None else f"be reached at {self.address!r}"
+                )
+                raise InputError(f"Ray cannot {place}: {error}") from error
 
 
 class ShardActor:
