@@ -33,6 +33,9 @@ _NEEDS = "The engine ray"
 _LOOPBACK = "127.0.0.1"
 _PATIENCE = 2.0
 """Seconds that a machine's own address has to answer."""
+_STARTS = 3
+"""How often Ray is started: its processes wait fifteen seconds for one another, too little where a
+machine is busy."""
 _WINDOW = 4096
 """Shards that Ray knows of at a time, so that a driver's memory does not grow with their number."""
 _LOSSES = 20
@@ -41,10 +44,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_DATA_USAGE_DISABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A busy machine is no reason not to begin: Ray's own limits are half a minute and less.
-    "RAY_agent_register_timeout_ms": "300000",
-    "RAY_raylet_start_wait_time_s": "300",
-    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_worker_register_timeout_seconds": "300",  # on a busy machine
 }
 """Settings of Ray that a user's own stand before."""
 
@@ -170,14 +170,17 @@ class Ray(Engine):
                 "dashboard_host": _LOOPBACK,
                 "num_cpus": self.workers or Local().workers,
             }
+        tries = _STARTS if self.address is None else 1
         with _handlers_kept(), _on_loopback(self._is_local(ray)):
-            try:
-                ray.init(**options, configure_logging=False, log_to_driver=False)
-            except Exception as error:  # Ray has kinds of its own, and plain ones
-                place = (
-                    "be started here" if self.address is None else f"be reached at {self.address!r}"
-                )
-                raise InputError(f"Ray cannot {place}: {error}") from error
+            for left in reversed(range(tries)):
+                try:
+                    ray.init(**options, configure_logging=False, log_to_driver=False)
+                    return
+                except Exception as error:  # Ray has kinds of its own, and plain ones
+                    ray.shutdown()
+                    if not left:
+                        place = "started here" if tries > 1 else f"reached at {self.address!r}"
+                        raise InputError(f"Ray cannot be {place}: {error}") from error
 
 
 class ShardActor:
