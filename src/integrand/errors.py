@@ -30,6 +30,7 @@
     ├── MixedColumnsWarning              columns of a pipeline that come from several of the frame
     ├── SupportWarning                   support regressors have not learnt what they should say
     ├── OneTokenWarning                  a corrupt text that differs in one token ranks none
+    ├── SmallerCallsWarning              memory ran out: calls have fewer rows than batch_size says
     └── OptimizeWarning                  optimize=True can do nothing for this model
 
 Each message says what was wrong and what to do about it.
@@ -177,6 +178,10 @@ class SupportWarning(IntegrandWarning):
 
 class OneTokenWarning(IntegrandWarning):
     """A corrupt text that differs in one token gives that token everything, by construction."""
+
+
+class SmallerCallsWarning(IntegrandWarning):
+    """Memory ran out: model calls have fewer rows than ``batch_size`` says."""
 
 
 class OptimizeWarning(IntegrandWarning):

@@ -54,3 +54,22 @@ def slow() -> nn.Module:
 
 def poisoned() -> nn.Module:
     return Poisoned().eval()
+
+
+class Greedy(nn.Module):
+    """Has no room for calls of several rows where the first feature says so, or for any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = load()
+
+    def forward(self, x: Tensor) -> Tensor:
+        most = float(x[:, 0].max())
+        if most > 55 or (most > 4.0 and len(x) > 3):
+            raise MemoryError("there is no room")
+        outputs: Tensor = self.network(x)
+        return outputs
+
+
+def greedy() -> nn.Module:
+    return Greedy().eval()

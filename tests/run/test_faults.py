@@ -18,19 +18,10 @@ import pytest
 import integrand as ig
 from integrand.errors import InputError, ModelError
 from integrand.run import Local, Recipe, ShardStore, Status
+from tests.run.faults import contents
 from tests.run.models import DIES, HANGS, RAISES
 
 Build = Callable[..., Recipe]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The files of maps and rows: all but what says who computed them, and when."""
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for part in ("values", "rows")
-        for file in sorted((folder / part).rglob("*"))
-        if file.is_file()
-    }
 
 
 def children() -> list[int]:

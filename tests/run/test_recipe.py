@@ -51,7 +51,7 @@ def test_fingerprints_say_what_changes_a_number() -> None:
         (SMALLEST + "[method]\ntol = -1", "method.tol"),
         (SMALLEST + '[method]\nseed = "x"', "method.seed"),
         (SMALLEST.replace('import = "my.py:load"', ""), "model: give import"),
-        (SMALLEST.replace('"npy"', '"pickle"'), "data.kind: Input should be 'npy', 'csv'"),
+        (SMALLEST.replace('"npy"', '"pickle"'), "data.kind: Input should be 'npy', 'zarr'"),
         (SMALLEST + "[store]\npool = 0", "store.pool"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,26 @@ def test_data_may_grow(recipe: Build, inputs: np.ndarray, tmp_path: Path) -> Non
     assert results.table.num_rows == 70
     assert results.values.shape == (70, 6)
     np.testing.assert_allclose(results.values[50:70], results.values[:20], rtol=1e-5, atol=1e-6)
+
+
+def test_how_far_a_run_of_many_shards_is(recipe: Build, tmp_path: Path) -> None:
+    """A hundred thousand lines are read in about a second, in time that grows as their number; one that is none costs little."""
+    seconds = {}
+    for count in (5_000, 50_000):
+        store = ShardStore.create(tmp_path / str(count), recipe(), 16 * count)
+        whole = replace(ENTRY, shard=0, fingerprint=store.fingerprint).line().partition(" ")[2]
+        before, after = whole.split('"shard":0')
+        texts = [f'{before}"shard":{shard}{after}'.rstrip() for shard in range(count)]
+        texts[7] = texts[7].replace(
+            '"rows":16', '"rows":-16'
+        )  # not of its type, with a hash that is right
+        lines = [f"{_short(text.encode())} {text}" for text in texts]
+        lines[9] = lines[9][:-1]
+        store.storage.write("manifest/00000001-a.jsonl", "\n".join(lines).encode())
+        began = time.process_time()
+        status = store.status()
+        seconds[count] = time.process_time() - began
+        assert (status.done, status.shards) == (count - 2, count)
+        assert (status.failed, status.gradients) == (count - 2, 300 * (count - 2))
+    assert seconds[50_000] < 25 * seconds[5_000]
+    assert seconds[50_000] < 5

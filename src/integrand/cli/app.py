@@ -644,13 +644,23 @@ def bench(
 def run_recipe(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: path/to/run.toml.")],
     out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Where results go; a run that was stopped goes on there."),
-    ] = Path("run-out"),
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Where results go, a folder or s3://bucket/path; a run that was stopped goes on there.",
+        ),
+    ] = "run-out",
     status: Annotated[bool, typer.Option("--status", help="Say how far it is, and end.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute shards with failed rows again.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Who computes: local, ray (started on this machine), or ray:ADDRESS of a cluster.",
+        ),
+    ] = "local",
     jobs: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Processes.", show_default="one for each core"),
@@ -679,6 +689,7 @@ def run_recipe(
             command.start(
                 recipe,
                 out,
+                engine=engine,
                 workers=jobs,
                 device=device,
                 timeout=timeout,

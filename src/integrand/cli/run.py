@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..core.formatting import count, percent
 from ..errors import InputError
-from ..run import Local, Recipe, RunResults, ShardStore, Status, run
+from ..run import Recipe, RunResults, ShardStore, Status, engine_named, run
 from . import console
 
 _EVERY = 60.0
@@ -22,8 +22,9 @@ _REASONS = 3
 
 def start(
     path: Path,
-    out: Path,
+    out: str,
     *,
+    engine: str,
     workers: int | None,
     device: str,
     timeout: float | None,
@@ -33,12 +34,12 @@ def start(
     recipe = Recipe.read(path)
     source = recipe.model.name or f"{recipe.model.import_} (your code, which is run)"
     console.note(f"Model: {source}; {recipe.method.method}; fingerprint {recipe.fingerprint}.")
-    engine = Local(workers, device)
+    computer = engine_named(engine, workers, device)
     with _RunProgress() as progress:
         results = run(
             path,
             out,
-            engine=engine,
+            engine=computer,
             timeout=timeout,
             retry_failed=retry_failed,
             watch=progress.tell,
@@ -48,7 +49,7 @@ def start(
     return 1 if status.failed or status.incomplete else 0
 
 
-def show(path: Path, out: Path) -> int:
+def show(path: Path, out: str) -> int:
     """How far a run is. Returns the exit status: 1 where it is not complete."""
     store = ShardStore.open(out)
     if store.recipe.fingerprint != Recipe.read(path).fingerprint:
@@ -75,9 +76,7 @@ def tell(results: RunResults) -> None:
     if status.failed:
         for words, rows in Counter(_reasons(results)).most_common(_REASONS):
             console.out().print(Text(f"{count(rows)} × {words}"), soft_wrap=True)
-    console.out().print(
-        f"integrand.run.open({str(results.store.folder)!r}) reads them.", soft_wrap=True
-    )
+    console.out().print(f"integrand.run.open({str(results.place)!r}) reads them.", soft_wrap=True)
 
 
 def _reasons(results: RunResults) -> list[str]:

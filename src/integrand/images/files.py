@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -160,13 +161,18 @@ def _is_picture(file: Path) -> bool:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(source: str | Path) -> Image:
+def read(source: str | Path, *, max_pixels: int | None = None) -> Image:
     """The picture in a file, upright and in RGB.
 
     Transparent pictures are laid over white; of an animation the first frame counts.
 
+    Args:
+        source: a file, or a photograph such as "sample:chelsea".
+        max_pixels: larger pictures are refused by what their head says, before they are decoded;
+            what Pillow takes for a bomb unless given.
+
     Raises:
-        ImageError: naming the file and the reason (missing, empty, truncated, no picture …).
+        ImageError: naming the file and the reason (missing, empty, truncated, too large …).
         UnknownName: for a sample that is not shipped.
 
     Example:
@@ -180,7 +186,11 @@ def read(source: str | Path) -> Image:
         # explained.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with image.open(path) as file:
+            with _up_to(max_pixels, image), image.open(path) as file:
+                if max_pixels is not None and file.width * file.height > max_pixels:
+                    raise ValueError(
+                        f"it has {file.width} x {file.height} pixels, and no more than {max_pixels} are read"
+                    )
                 return _rgb(_pillow("ImageOps").exif_transpose(file))
     except (
         Exception
@@ -188,6 +198,19 @@ def read(source: str | Path) -> Image:
         raise ImageError(
             f"{str(source)!r} cannot be read as a picture: {_reason(path, error)}."
         ) from error
+
+
+@contextmanager
+def _up_to(max_pixels: int | None, image: Any) -> Iterator[None]:
+    """While this lasts, Pillow's own limit for the whole process does not stand before a larger
+    one."""
+    before = image.MAX_IMAGE_PIXELS
+    if max_pixels is not None:
+        image.MAX_IMAGE_PIXELS = max(max_pixels, before or max_pixels)
+    try:
+        yield
+    finally:
+        image.MAX_IMAGE_PIXELS = before
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -73,14 +73,22 @@ class ImageModel:
     crop: float = 0.875
     photographs: bool = False
 
-    def prepare(self, *sources: str | Path) -> Tensor:
+    def prepare(self, *sources: str | Path, max_pixels: int | None = None) -> Tensor:
         """Pictures as the model sees them: (B, 3, size, size).
+
+        Args:
+            sources: files, or photographs such as "sample:chelsea".
+            max_pixels: larger pictures are refused before they are decoded; what Pillow takes for a
+                bomb unless given.
 
         Raises:
             ImageError: for the first that cannot be read.
         """
         colours = torch.stack(
-            [prepare(read(source), self.size, crop=self.crop) for source in sources]
+            [
+                prepare(read(source, max_pixels=max_pixels), self.size, crop=self.crop)
+                for source in sources
+            ]
         )
         return self.normalisation.encode(colours).to(self.device)
 

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ..core.options import option
-from ..errors import InputError, ModelTooLarge
+from ..errors import InputError, ModelTooLarge, SmallerCallsWarning, warn
 
 _START_ELEMENTS = 1 << 15  # the first call holds about this many input elements …
 _MOST_ON_CPU = (
@@ -240,6 +240,12 @@ class BatchSizer:
                 failure = str(error)
             if failure is not None:
                 self._make_room(size, rows, failure)
+                if self.rows:
+                    warn(
+                        f"Memory ran out in a model call of {rows} rows: calls of {size.rows} go on, "
+                        "whose last digits may be others.",
+                        SmallerCallsWarning,
+                    )
                 continue
             start += rows
             if watched:

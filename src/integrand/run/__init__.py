@@ -4,10 +4,13 @@ integrand.run.run("run.toml", "results")      computes what is missing
 integrand.run.open("results").values          reads
 """
 
+from .data import EncodedText as EncodedText
 from .driver import run as run
 from .engine import Engine as Engine
 from .engine import Job as Job
+from .engines import engine_named as engine_named
 from .local import Local as Local
+from .ray import Ray as Ray
 from .recipe import Recipe as Recipe
 from .results import RunResults as RunResults
 from .results import open as open
@@ -16,14 +19,17 @@ from .store import ShardStore as ShardStore
 from .store import Status as Status
 
 __all__ = [
+    "EncodedText",
     "Engine",
-    "ManifestEntry",
     "Job",
     "Local",
+    "ManifestEntry",
+    "Ray",
     "Recipe",
     "RunResults",
-    "Status",
     "ShardStore",
+    "Status",
+    "engine_named",
     "open",
     "run",
 ]

@@ -1,12 +1,15 @@
 """Data of a run: rows in a fixed order, read by their numbers, each with an id and a hash.
 
 A kind of data is a ``Source``: how many rows there are, what they are called, and how some of them
-are read. Rows that cannot be read are said, with the reason, beside those that can.
+are read. Rows that cannot be read are said, with the reason, beside those that can. What a model
+reads decides how rows are handed to it: numbers as they are (``ArraySource``), pictures as an
+``ImageModel`` prepares them, texts as an ``EncodedText`` encodes them, tables as frames.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.optional import optional
-from ..errors import ImageError, InputError
+from ..core.shapes import describe
+from ..errors import ImageError, InputError, IntegrandError
 from ..images.files import pictures as pictures_in
 from ..images.models import ImageModel
+from ..model.doors import door_of
 from .recipe import DataSection
 
 _NEEDS = "A run"
@@ -31,12 +36,12 @@ _NEEDS = "A run"
 class ReadRows:
     """Rows as they were read.
 
-    x        (n, …) those that could be
+    x        (n, …) those that could be: a tensor, or an Arrow table of n rows
     numbers  (n,) which rows these are
     failed   number → why it could not be read
     """
 
-    x: Tensor | None
+    x: Any
     numbers: list[int]
     failed: dict[int, str]
 
@@ -63,9 +68,33 @@ class Source(ABC):
     def read(self, numbers: Sequence[int]) -> ReadRows:
         """Rows by their numbers."""
 
+    def some(self, x: Any, start: int, stop: int) -> Any:
+        """Rows ``start`` to ``stop`` of what was read."""
+        return x[start:stop]
+
     @abstractmethod
     def digest(self, numbers: Sequence[int]) -> str:
         """A hash of what the rows hold, which changes whenever one of them does."""
+
+    def read_or_said(self, numbers: Sequence[int]) -> ReadRows:
+        """Rows by their numbers; where reading them together fails, those that cannot be read alone
+        are said."""
+        try:
+            return self.read(numbers)
+        except Exception as error:  # whatever numpy, pyarrow and zarr raise of damaged files
+            if len(numbers) == 1:
+                return ReadRows(None, [], {numbers[0]: f"The row cannot be read: {_words(error)}"})
+        parts = [self.read_or_said([number]) for number in numbers]
+        kept = [number for part in parts for number in part.numbers]
+        failed = {number: reason for part in parts for number, reason in part.failed.items()}
+        return ReadRows(self.read(kept).x if kept else None, kept, failed)
+
+    def digest_or_said(self, numbers: Sequence[int]) -> str:
+        """The hash of rows, also of some that cannot be read."""
+        try:
+            return self.digest(numbers)
+        except Exception as error:  # as above
+            return _digest([b"unreadable", type(error).__name__.encode()])
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
         """What rows are called."""
@@ -116,11 +145,6 @@ class TableSource(ArraySource):
     """Columns of a table, as float64 where they are and float32 otherwise."""
 
     def __init__(self, table: Any, columns: Sequence[str] | None, id_column: str | None) -> None:
-        for name in (*(columns or ()), *((id_column,) if id_column else ())):
-            if name not in table.column_names:
-                raise InputError(
-                    f"The data has no column {name!r}; it has {', '.join(map(repr, table.column_names[:12]))}."
-                )
         types = optional("pyarrow.types", extra="run", needs=_NEEDS)
 
         def is_number(kind: Any) -> bool:
@@ -143,17 +167,199 @@ class TableSource(ArraySource):
             table[name].cast("float64").to_numpy(zero_copy_only=False).astype(dtype)
             for name in names
         ]
-        ids = None if id_column is None else [str(v) for v in table[id_column].to_pylist()]
-        super().__init__(np.stack(cells, 1) if len(table) else np.zeros((0, len(names))), ids)
+        rows = np.stack(cells, 1) if len(table) else np.zeros((0, len(names)))
+        super().__init__(rows, _ids_of(table, id_column))
         self.feature_names = tuple(names)
+
+
+class FrameSource(Source):
+    """Rows of a table as frames with names, words included, for models that read tables."""
+
+    def __init__(
+        self, table: Any, columns: Sequence[str] | None, id_column: str | None, model: object
+    ) -> None:
+        names = columns or [name for name in table.column_names if name != id_column]
+        self.names = _ids_of(table, id_column)
+        self.table = table.select(names)
+        if not len(table):
+            raise InputError("The table has no rows.")
+        door = door_of(model)
+        encoding = None if door is None else door.opened(model, self.table.slice(0, 1), {})[0]
+        self.feature_names = tuple(names) if encoding is None else encoding.names
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.feature_names or ()),)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64
+
+    def read(self, numbers: Sequence[int]) -> ReadRows:
+        return ReadRows(self.table.take(list(numbers)), list(numbers), {})
+
+    def some(self, x: Any, start: int, stop: int) -> Any:
+        return x.slice(start, stop - start)
+
+    def digest(self, numbers: Sequence[int]) -> str:
+        rows = self.table.take(list(numbers)).to_pylist()
+        return _digest(
+            [repr(list(row.values())).encode("utf-8", "backslashreplace") for row in rows]
+        )
+
+    def ids(self, numbers: Sequence[int]) -> list[str]:
+        return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
+
+
+class EncodedText:
+    """A model behind a function that turns texts into the numbers that it reads.
+
+    Args:
+        module: what is explained: (B, \\*shape) → outputs.
+        encode: a list of B texts → a tensor (B, \\*shape): embeddings of tokens, say.
+        shape: of one text's numbers.
+
+    Example:
+        >>> import torch
+        >>> from integrand.run import EncodedText
+        >>> def letters(texts):
+        ...     return torch.tensor([[text.count(c) for c in "abc"] for text in texts]).float()
+        >>> EncodedText(torch.nn.Linear(3, 2), letters, (3,)).shape
+        (3,)
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., Any],
+        encode: Callable[[list[str]], Tensor],
+        shape: Sequence[int],
+    ) -> None:
+        self.module, self.encode, self.shape = module, encode, tuple(shape)
+
+
+class TextSource(Source):
+    """Texts: the lines of a file, or a column of a table. A text that is too long, or that the
+    encoder refuses, is said."""
+
+    def __init__(
+        self,
+        texts: Texts,
+        model: EncodedText,
+        longest: int,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self.texts, self.model, self.longest, self.names = texts, model, longest, ids
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.model.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def read(self, numbers: Sequence[int]) -> ReadRows:
+        encoded, kept, failed = [], [], {}
+        for number in numbers:
+            try:
+                encoded.append(self._encoded(self.texts.text(number)))
+                kept.append(number)
+            except Exception as error:  # the user's encoder raises what it likes
+                failed[number] = _words(error)
+        return ReadRows(torch.cat(encoded) if encoded else None, kept, failed)
+
+    def _encoded(self, text: str) -> Tensor:
+        if len(text) > self.longest:
+            raise InputError(
+                f"The text has {len(text)} characters, more than data.max_characters = {self.longest}."
+            )
+        rows = self.model.encode([text])
+        if not isinstance(rows, Tensor) or tuple(rows.shape) != (1, *self.shape):
+            raise InputError(
+                f"The encoder made {describe(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__} of one text; "
+                f"a tensor of shape {(1, *self.shape)} was promised."
+            )
+        return rows.detach()
+
+    def digest(self, numbers: Sequence[int]) -> str:
+        return _digest([self.texts.content(number) for number in numbers])
+
+    def ids(self, numbers: Sequence[int]) -> list[str]:
+        return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
+
+
+class Texts(ABC):
+    """Texts by number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def content(self, number: int) -> bytes:
+        """The bytes of a text; the same only for the same text."""
+
+    def text(self, number: int) -> str:
+        """The text.
+
+        Raises:
+            InputError: for one that is none.
+        """
+        try:
+            return self.content(number).decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"The text is not in UTF-8: {error}.") from None
+
+
+class Lines(Texts):
+    """The lines of a file, found once and read when they are needed."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with file.open("rb") as opened:
+            lengths = np.fromiter((len(line) for line in opened), np.int64)
+        self.ends = np.cumsum(lengths)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def content(self, number: int) -> bytes:
+        start = int(self.ends[number - 1]) if number else 0
+        with self.file.open("rb") as opened:
+            opened.seek(start)
+            return opened.read(int(self.ends[number]) - start).rstrip(b"\r\n")
+
+
+class Cells(Texts):
+    """A column of an Arrow table."""
+
+    def __init__(self, column: Any) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def content(self, number: int) -> bytes:
+        cell = self.column[number].as_py()
+        return b"\xff" if cell is None else str(cell).encode()
+
+    def text(self, number: int) -> str:
+        if self.column[number].as_py() is None:
+            raise InputError("There is no text: the cell is empty.")
+        return super().text(number)
 
 
 class ImageSource(Source):
     """Pictures of a folder, by name, prepared as a model sees them; a picture that cannot be read
     is said."""
 
-    def __init__(self, folder: Path, model: ImageModel) -> None:
-        self.folder, self.model = folder, model
+    def __init__(self, folder: Path, model: ImageModel, max_pixels: int) -> None:
+        self.folder, self.model, self.max_pixels = folder, model, max_pixels
         self.files = [Path(name) for name in pictures_in(folder)]
 
     def __len__(self) -> int:
@@ -171,10 +377,11 @@ class ImageSource(Source):
         pictures, kept, failed = [], [], {}
         for number in numbers:
             try:
-                pictures.append(self.model.prepare(self.files[number])[0])
+                picture = self.model.prepare(self.files[number], max_pixels=self.max_pixels)
+                pictures.append(picture[0])
                 kept.append(number)
             except (ImageError, OSError) as error:
-                failed[number] = str(error)
+                failed[number] = _words(error)
         return ReadRows(torch.stack(pictures) if pictures else None, kept, failed)
 
     def digest(self, numbers: Sequence[int]) -> str:
@@ -190,6 +397,18 @@ def _content(file: Path) -> bytes:
             return hashlib.file_digest(opened, "blake2b").digest()
     except OSError as error:
         return f"unreadable: {error.errno}".encode()
+
+
+def _words(error: Exception) -> str:
+    """Why something failed, on one line."""
+    text = " ".join(str(error).split())
+    return (
+        text if isinstance(error, IntegrandError | OSError) else f"{type(error).__name__}: {text}"
+    )
+
+
+def _ids_of(table: Any, column: str | None) -> list[str] | None:
+    return None if column is None else [str(value) for value in table[column].to_pylist()]
 
 
 def _digest(parts: Sequence[bytes]) -> str:
@@ -209,11 +428,15 @@ def source_of(section: DataSection, folder: Path, model: object) -> Source:
         InputError: for data that is not there, or not what the recipe says.
     """
     path = Path(folder, section.path)
-    if not path.exists():
-        raise InputError(f"There is no data at {str(path)!r}.")
-    if section.kind in ("npy", "zarr") and section.columns:
+    if "://" in section.path:
+        raise InputError(
+            f"Data is read from a disk, not from {section.path!r}: mount it, or copy it; results may go to such a place."
+        )
+    if section.kind in ("npy", "zarr", "images", "text") and (section.columns or section.id):
         raise InputError(f"Data of kind {section.kind!r} has no columns to choose from.")
     try:
+        if not path.exists():
+            raise InputError(f"There is no data at {str(path)!r}.")
         return _KINDS[section.kind](section, path, model)
     except (InputError, ImportError):
         raise
@@ -223,13 +446,35 @@ def source_of(section: DataSection, folder: Path, model: object) -> Source:
         ) from error
 
 
+def kind_of(path: Path) -> str:
+    """The kind of data at a path, by its ending and by what lies in it.
+
+    Raises:
+        InputError: where neither says.
+    """
+    kind = _ENDINGS.get(path.suffix.lower())
+    if kind is not None:
+        return kind
+    if (path / "zarr.json").is_file() or (path / ".zarray").is_file():
+        return "zarr"
+    if (path / _HF_STATE).is_file() or (path / "dataset_dict.json").is_file():
+        return "huggingface"
+    if path.is_dir():
+        return "images"
+    raise InputError(f"What kind of data is {str(path)!r}? Say so in [data]: kind = ...")
+
+
 def _npy(section: DataSection, path: Path, model: object) -> Source:
     return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
+def _zarr(section: DataSection, path: Path, model: object) -> Source:
+    return ArraySource(optional("zarr", extra="run", needs=_NEEDS).open_array(path, mode="r"))
+
+
 def _csv(section: DataSection, path: Path, model: object) -> Source:
     table = optional("pyarrow.csv", extra="run", needs=_NEEDS).read_csv(path)
-    return TableSource(table, section.columns, section.id)
+    return _of_table(section, table, model)
 
 
 def _parquet(section: DataSection, path: Path, model: object) -> Source:
@@ -237,7 +482,62 @@ def _parquet(section: DataSection, path: Path, model: object) -> Source:
         table = optional("pyarrow.feather", extra="run", needs=_NEEDS).read_table(path)
     else:
         table = optional("pyarrow.parquet", extra="run", needs=_NEEDS).read_table(path)
+    return _of_table(section, table, model)
+
+
+def _huggingface(section: DataSection, path: Path, model: object) -> Source:
+    """What ``datasets.Dataset.save_to_disk`` wrote: Arrow streams, listed in a file."""
+    pa = optional("pyarrow", extra="run", needs=_NEEDS)
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
+        raise InputError(
+            f'{str(path)!r} holds the splits {", ".join(map(repr, splits))}: name one as path = "{section.path}/{splits[0]}".'
+        )
+    state = json.loads((path / _HF_STATE).read_text("utf-8"))
+    if state.get("_indices_files"):
+        raise InputError(f"{str(path)!r} is a selection: save dataset.flatten_indices() instead.")
+    tables = []
+    for name in [entry["filename"] for entry in state["_data_files"]]:
+        if Path(name).name != name:
+            raise InputError(f"{str(path)!r} names a file outside itself: {name!r}.")
+        tables.append(pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all())
+    return _of_table(section, pa.concat_tables(tables), model)
+
+
+def _of_table(section: DataSection, table: Any, model: object) -> Source:
+    """A table as its model reads it: one column of texts, frames, or numbers."""
+    chosen = (*(section.columns or ()), *((section.id,) if section.id else ()))
+    for name in chosen:
+        if name not in table.column_names:
+            raise InputError(
+                f"The data has no column {name!r}; it has {', '.join(map(repr, table.column_names[:12]))}."
+            )
+    if isinstance(model, EncodedText):
+        (name, *more) = section.columns or ("",)
+        if more or not name:
+            raise InputError('A model of texts reads one column: name it, columns = ["text"].')
+        ids = _ids_of(table, section.id)
+        return TextSource(Cells(table[name]), model, section.max_characters, ids)
+    if section.door == "tables":
+        return FrameSource(table, section.columns, section.id, model)
+    if section.columns and len(section.columns) == 1:
+        rows = _lists(table[section.columns[0]])
+        if rows is not None:
+            return ArraySource(rows, _ids_of(table, section.id))
     return TableSource(table, section.columns, section.id)
+
+
+def _lists(column: Any) -> NDArray[Any] | None:
+    """A column of lists of numbers, all of one length, as (N, length); None for any other."""
+    types = optional("pyarrow.types", extra="run", needs=_NEEDS)
+    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    if not any(is_kind(column.type) for is_kind in kinds):
+        return None
+    lengths = {len(row) if row is not None else None for row in column.to_pylist()}
+    if len(lengths) != 1 or None in lengths:
+        raise InputError("The lists of a column are rows of numbers, all of one length.")
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat).reshape(len(column), -1)
 
 
 def _images(section: DataSection, path: Path, model: object) -> Source:
@@ -245,17 +545,33 @@ def _images(section: DataSection, path: Path, model: object) -> Source:
         raise InputError(
             "Pictures need a model that says how they are prepared: return an integrand.images.ImageModel."
         )
-    return ImageSource(path, model)
+    return ImageSource(path, model, section.max_pixels)
 
 
-def _zarr(section: DataSection, path: Path, model: object) -> Source:
-    return ArraySource(optional("zarr", extra="run", needs=_NEEDS).open_array(path, mode="r"))
+def _text(section: DataSection, path: Path, model: object) -> Source:
+    if not isinstance(model, EncodedText):
+        raise InputError(
+            "Texts need a model that says how they become numbers: return an integrand.run.EncodedText."
+        )
+    return TextSource(Lines(path), model, section.max_characters)
 
 
+_HF_STATE = "state.json"
 _KINDS: dict[str, Callable[[DataSection, Path, object], Source]] = {
     "npy": _npy,
+    "zarr": _zarr,
     "csv": _csv,
     "parquet": _parquet,
+    "huggingface": _huggingface,
     "images": _images,
-    "zarr": _zarr,
+    "text": _text,
+}
+_ENDINGS = {
+    ".npy": "npy",
+    ".zarr": "zarr",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "parquet",
+    ".feather": "parquet",
+    ".txt": "text",
 }

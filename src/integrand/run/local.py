@@ -1,18 +1,21 @@
 """Workers on this machine: a process each, handed one shard at a time.
 
-A worker that dies or hangs is replaced and its shard is given out again. A shard that was lost
-twice is computed row by row; the row that a worker said it begins and never ended is skipped from
-then on, with the reason in the table.
+A worker that dies or hangs is replaced, and its shard is given out again. What keeps being lost is
+narrowed down: the shard is computed again with each batch announced before it begins, a batch that
+is lost is computed row by row, and a row that is lost is left out, with the reason in the table.
+Only the batch with that row is computed otherwise than it would have been. A worker that was killed
+from outside may have been anybody's victim, so that this takes two losses at each step.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -22,11 +25,14 @@ import torch
 from .. import errors
 from ..errors import InputError, IntegrandError, ModelError
 from .engine import Engine, Job
+from .shard import Doubts
 from .store import ManifestEntry
 
 _TICK = 0.5
-_LOST_BEFORE_ROWS = 2
-"""How often a shard is lost before it is computed row by row."""
+_SUSPECT = 2
+"""How often something is lost by kills from outside before it is suspected."""
+_OUTSIDE = (-signal.SIGTERM, -9)
+"""Exit codes of processes that were killed: by the kernel for their memory, or by somebody."""
 _STDERR = 2
 _STARTS = 3
 """How often a worker is started that does not begin."""
@@ -52,24 +58,19 @@ class Local(Engine):
         self.devices = [f"cuda:{i}" for i in range(gpus)] or [device]
         self.workers = workers or gpus or _cores()
 
-    def compute(self, job: Job, shards: Sequence[int]) -> Iterator[ManifestEntry | None]:
-        queue = deque(map(_Assignment, shards))
-        count = min(self.workers, len(queue))
-        workers = [_Worker(job, self.devices[i % len(self.devices)]) for i in range(count)]
+    @classmethod
+    def named(cls, address: str | None, workers: int | None, device: str) -> Local:
+        if address is not None:
+            raise InputError(f"The engine local has no address, such as {address!r}.")
+        return cls(workers, device)
+
+    def compute(self, job: Job, shards: Sequence[int]) -> Iterator[ManifestEntry]:
+        count = min(self.workers, len(shards))
+        crew = Crew(job, [self.devices[i % len(self.devices)] for i in range(count)])
         try:
-            while queue or any(worker.task for worker in workers):
-                for worker in workers:
-                    if worker.ready and worker.task is None and queue:
-                        worker.give(queue.popleft())
-                wait([worker.pipe for worker in workers], _TICK)
-                for worker in workers:
-                    entry = worker.news(queue)
-                    if entry is not None:
-                        yield entry
-                yield None
+            yield from crew.compute(shards)
         finally:
-            for worker in workers:
-                worker.stop()
+            crew.stop()
 
 
 def _cores() -> int:
@@ -77,17 +78,64 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+class Crew:
+    """Worker processes, one for each of ``devices``, which stay for one call after the other."""
+
+    def __init__(self, job: Job, devices: Sequence[str]) -> None:
+        self._workers: list[_Worker] = []
+        try:
+            for device in devices:
+                self._workers.append(_Worker(job, device))
+        except BaseException:
+            self.stop()
+            raise
+
+    def compute(self, shards: Sequence[int]) -> Iterator[ManifestEntry]:
+        """Compute shards; yields the line of each as it is done.
+
+        Raises:
+            IntegrandError: where a worker cannot begin.
+            OSError: where the disk refuses.
+        """
+        waiting, lost = deque(shards), deque[_Assignment]()
+        while waiting or lost or any(worker.task for worker in self._workers):
+            for worker in self._workers:
+                if worker.ready and worker.task is None and (lost or waiting):
+                    worker.give(lost.popleft() if lost else _Assignment(waiting.popleft()))
+            wait([worker.pipe for worker in self._workers], _TICK)
+            for worker in self._workers:
+                entry = worker.news(lost)
+                if entry is not None:
+                    yield entry
+
+    def stop(self) -> None:
+        """End the processes, whatever they do."""
+        for worker in self._workers:
+            worker.stop()
+
+
 @dataclass
 class _Assignment:
-    """A shard to compute, and what happened to it so far."""
+    """A shard to compute, and what is known of its losses.
+
+    losses  by what was announced last: nothing (None), a batch or a row, by ("batch", first row)
+    """
 
     shard: int
-    lost: int = 0
-    skip: dict[int, str] = field(default_factory=dict)
+    doubts: Doubts = field(default_factory=Doubts)
+    losses: Counter[tuple[str, int] | None] = field(default_factory=Counter)
 
-    @property
-    def by_row(self) -> bool:
-        return self.lost >= _LOST_BEFORE_ROWS
+    def was_lost(self, at: tuple[str, int] | None, reason: str, from_outside: bool) -> None:
+        """The worker is gone; ``at`` is what it had announced."""
+        self.losses[at] += 1
+        if from_outside and self.losses[at] < _SUSPECT:
+            return
+        if at is None:
+            self.doubts = self.doubts.announcing()
+        elif at[0] == "batch":
+            self.doubts = self.doubts.row_by_row(at[1])
+        else:
+            self.doubts = self.doubts.without(at[1], f"Explaining this row {reason}.")
 
 
 class _Worker:
@@ -102,7 +150,7 @@ class _Worker:
         self.starts += 1
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", f"{__package__}.worker", str(theirs.fileno())]
-        command += [str(self.job.folder), str(self.job.base), self.device, str(os.getpid())]
+        command += [self.job.place, str(self.job.base), self.device, str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
             command,
@@ -116,17 +164,17 @@ class _Worker:
         self.pipe = Connection(ours.detach())
         self.ready, self.began = False, time.monotonic()
         self.task: _Assignment | None = None
-        self.row: int | None = None
+        self.announced: tuple[str, int] | None = None
 
     def give(self, task: _Assignment) -> None:
         """Have a shard computed."""
-        self.task, self.row, self.began = task, None, time.monotonic()
+        self.task, self.announced, self.began = task, None, time.monotonic()
         try:
-            self.pipe.send((task.shard, task.skip, task.by_row))
+            self.pipe.send((task.shard, task.doubts))
         except OSError:  # it died just now, which its end of the pipe tells next
             return
 
-    def news(self, queue: deque[_Assignment]) -> ManifestEntry | None:
+    def news(self, lost: deque[_Assignment]) -> ManifestEntry | None:
         """What the worker has to say: the line of a shard, if that is done.
 
         Raises:
@@ -137,20 +185,21 @@ class _Worker:
             while self.pipe.poll():
                 kind, content = self.pipe.recv()
                 if kind == "failed":
-                    raise _error(content)
+                    raise error_of(content)
                 if kind == "ready":
                     self.ready, self.starts = True, 0
-                elif kind == "row":
-                    self.row, self.began = content, time.monotonic()
-                else:
+                elif kind == "done":
                     self.task = None
                     entry: ManifestEntry = content
                     return entry
+                else:
+                    self.announced, self.began = (kind, content), time.monotonic()
         except (EOFError, ConnectionError):
-            self._replace(queue, self._died())
+            code = self._exit_code()
+            self._replace(lost, _died(code), code in _OUTSIDE)
             return None
         if self._late():
-            self._replace(queue, f"took longer than {self.job.timeout:g} s")
+            self._replace(lost, f"took longer than {self.job.timeout:g} s", False)
         return None
 
     def _late(self) -> bool:
@@ -158,22 +207,19 @@ class _Worker:
         waited = time.monotonic() - self.began
         return self.task is not None and limit is not None and waited > limit
 
-    def _died(self) -> str:
+    def _exit_code(self) -> int | None:
         try:
-            code = self.process.wait(5)
+            return self.process.wait(5)
         except subprocess.TimeoutExpired:
-            return "closed the connection"
-        return f"ended the process (signal {-code})" if code < 0 else f"ended the process ({code})"
+            return None
 
-    def _replace(self, queue: deque[_Assignment], reason: str) -> None:
+    def _replace(self, lost: deque[_Assignment], reason: str, from_outside: bool) -> None:
         """Start anew; the shard is given out again."""
-        task, row = self.task, self.row
+        task = self.task
         self.stop()
         if task is not None:
-            if task.by_row and row is not None:
-                task.skip[row] = f"Explaining this row {reason}."
-            task.lost += 1
-            queue.appendleft(task)
+            task.was_lost(self.announced, reason, from_outside)
+            lost.append(task)
         elif self.starts >= _STARTS:
             raise ModelError(f"A worker cannot begin: loading the model {reason}.")
         self._start()
@@ -185,7 +231,13 @@ class _Worker:
         self.pipe.close()
 
 
-def _error(content: tuple[str, str] | OSError) -> Exception:
+def _died(code: int | None) -> str:
+    if code is None:
+        return "closed the connection"
+    return f"ended the process (signal {-code})" if code < 0 else f"ended the process ({code})"
+
+
+def error_of(content: tuple[str, str] | OSError) -> Exception:
     """What a worker failed with, by the name of its type."""
     if isinstance(content, OSError):
         return content

@@ -45,15 +45,25 @@ class ModelSection(_Section):
 class DataSection(_Section):
     """The inputs.
 
-    kind      npy, csv, parquet (or Arrow), images (a folder), zarr
+    kind      npy, zarr, csv, parquet (or Arrow), huggingface (what save_to_disk wrote), images (a
+              folder), text (lines of a file)
     columns   of a table, in the order the model takes them; all that are numbers unless given
     id        a column that names rows; their numbers unless given
+    door      "tables" for models that read frames, words included: pipelines of scikit-learn
+    max_pixels, max_characters   of a picture and of a text; larger ones are failed rows
     """
 
-    kind: Literal["npy", "csv", "parquet", "images", "zarr"]
+    kind: Literal["npy", "zarr", "csv", "parquet", "huggingface", "images", "text"]
     path: str
-    columns: tuple[str, ...] | None = None
+    columns: Annotated[tuple[str, ...] | None, Field(min_length=1)] = None
     id: str | None = None
+    door: Literal["tables"] | None = None
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    max_characters: Annotated[int, Field(ge=1)] = 1_000_000
+
+    def model_post_init(self, context: object) -> None:
+        if self.door == "tables" and self.kind not in ("csv", "parquet", "huggingface"):
+            raise ValueError(f'door = "tables" is for tables, not for kind = "{self.kind}"')
 
 
 class MethodSection(_Section):
@@ -79,12 +89,14 @@ class StoreSection(_Section):
 
     channels   "sum" adds up the axis of channels
     pool       maps of pictures in n × n blocks, each the sum of its pixels
+    top_k      of each map, the k numbers of the largest size and where they stood
     dtype      float16 halves; int8 keeps a scale for each map
     """
 
     rows_per_shard: Annotated[int, Field(ge=1)] = 256
     channels: Literal["keep", "sum"] = "keep"
     pool: Annotated[int | None, Field(ge=1)] = None
+    top_k: Annotated[int | None, Field(ge=1)] = None
     dtype: Literal["float64", "float32", "float16", "int8"] | None = None
 
 
@@ -116,11 +128,7 @@ class Recipe(_Section):
         Raises:
             InputError: that says what is wrong, and where.
         """
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{name} is no TOML: {error}.") from None
-        return cls.of(document, name)
+        return cls.of(_toml(text, name), name)
 
     @classmethod
     def of(cls, document: object, name: str = "recipe") -> Recipe:
@@ -138,14 +146,23 @@ class Recipe(_Section):
         Raises:
             InputError: for a file that is not there or is no recipe.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise InputError(f"There is no recipe {str(path)!r}.")
+        return cls.of(cls.document_of(path), str(path))
+
+    @staticmethod
+    def document_of(path: str | Path) -> dict[str, Any]:
+        """What the file of a recipe says, not validated.
+
+        Raises:
+            InputError: for a file that is not there or is no TOML.
+        """
         try:
-            text = file.read_text("utf-8")
+            text = Path(path).read_bytes().decode()
         except UnicodeDecodeError as error:
             raise InputError(f"{str(path)!r} is no text in UTF-8: {error}.") from None
-        return cls.parsed(text, str(path))
+        except (OSError, ValueError) as error:  # no such file, a folder, a name that none can have
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"There is no recipe {str(path)!r}: {reason}.") from None
+        return _toml(text, str(path))
 
     @property
     def canonical(self) -> str:
@@ -161,6 +178,13 @@ class Recipe(_Section):
     def fingerprint(self) -> str:
         """A hash of the canonical JSON."""
         return hashlib.blake2b(self.canonical.encode(), digest_size=16).hexdigest()
+
+
+def _toml(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{name} is no TOML: {error}.") from None
 
 
 def differences(first: Recipe, second: Recipe) -> list[str]:

@@ -1,7 +1,9 @@
-"""What is kept of a map: channels summed, pooled to n × n, in fewer bytes. Sums stay sums."""
+"""What is kept of a map: channels summed, pooled to n × n, the largest k, in fewer bytes. Sums stay
+sums."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +22,12 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Reduced:
-    """Maps as they are stored: values (n, \\*r), and a scale (n,) for each where they are int8."""
+    """Maps as they are stored: values (n, \\*r); where they are int8 a scale (n,) for each; of the
+    largest k, (n, k) places in the flattened map."""
 
     values: Tensor
     scale: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Reduction:
     channels: str = "keep"
     pool: int | None = None
     stored: torch.dtype | None = None
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels == "sum" and len(self.shape) < 2:
@@ -51,16 +56,25 @@ class Reduction:
             raise InputError(
                 f"store.pool = {self.pool} does not divide the last two sides of rows of shape {self.shape}."
             )
+        if self.top_k is not None and self.top_k > math.prod(self.map_shape):
+            raise InputError(
+                f"store.top_k = {self.top_k} is more than the {math.prod(self.map_shape)} numbers of a map."
+            )
 
     @classmethod
     def of(cls, section: StoreSection, shape: tuple[int, ...], dtype: torch.dtype) -> Reduction:
         """The reduction that a recipe asks for."""
         stored = None if section.dtype is None else _TYPES[section.dtype]
-        return cls(shape, dtype, section.channels, section.pool, stored)
+        return cls(shape, dtype, section.channels, section.pool, stored, section.top_k)
 
     @property
     def kept_shape(self) -> tuple[int, ...]:
         """The shape of one map as it is stored."""
+        return self.map_shape if self.top_k is None else (self.top_k,)
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """The shape of one map before its largest numbers are picked."""
         shape = self.shape[1:] if self.channels == "sum" else self.shape
         return shape if self.pool is None else (*shape[:-2], self.pool, self.pool)
 
@@ -77,11 +91,18 @@ class Reduction:
             *outer, height, width = values.shape
             blocks = (self.pool, height // self.pool, self.pool, width // self.pool)
             values = values.reshape(*outer, *blocks).sum((-3, -1))
+        places = None
+        if self.top_k is not None:
+            flat = values.flatten(1)
+            # Of equal sizes the first, whatever the machine: sorting is stable, topk is not.
+            order = flat.abs().sort(dim=1, descending=True, stable=True).indices
+            places = order[:, : self.top_k]
+            values = flat.gather(1, places)
         if self.stored is not torch.int8:
-            return Reduced(values.to(self.kept_dtype))
+            return Reduced(values.to(self.kept_dtype), None, places)
         largest = (
             values.flatten(1).abs().amax(1) if values[0].numel() else values.new_zeros(len(values))
         )
         scale = torch.where(largest > 0, largest / 127, 1).to(torch.float32)
         steps = values / scale.reshape(-1, *(1,) * (values.ndim - 1))
-        return Reduced(steps.round().clamp(-127, 127).to(torch.int8), scale)
+        return Reduced(steps.round().clamp(-127, 127).to(torch.int8), scale, places)

@@ -2,7 +2,9 @@
 
 The same shard of the same recipe has the same bytes wherever and whenever it is computed: rows are
 explained in batches of a fixed size and order, model calls have a fixed number of rows, one thread,
-and a seed for each batch that comes of the recipe's and of its first row.
+and a seed for each batch that comes of the recipe's and of its first row. Where that cannot be (a
+batch with a row that raises, memory that runs out) rows are explained alone or in smaller calls,
+whose last digits may be others; the table has a note for each such row.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,56 @@ from torch import Tensor
 
 from ..core.optional import optional
 from ..core.user_code import load_object
-from ..errors import InputError, IntegrandError, IntegrandWarning
+from ..errors import InputError, IntegrandError, IntegrandWarning, SmallerCallsWarning
 from ..explain import explain
 from ..expressions.names import method as spelled_method
 from ..expressions.names import metric as spelled_metric
 from ..expressions.names import target as spelled_target
 from ..fields import Field
+from ..fields.adopt import adopting
 from ..images.models import ImageModel, as_image_model, load_model
 from ..integration.attribution import Attribution
 from ..metrics import judge
+from ..model.doors import door_of
 from ..model.network import parameter_dtype
 from ..tables.results import per_example
-from .data import Source, source_of
+from .data import EncodedText, Source, source_of
 from .recipe import Recipe
 from .reduce import Reduction
 from .store import Array, ManifestEntry, ShardStore, versions
 
 _NUMBERS = ("output", "base", "change", "residual", "gap", "error")
+_COLUMNS = ("id", "row", "shard", "status", "reason", "note", "converged")
+_ALONE = "explained alone: its batch failed"
+
+Announce = Callable[[str, int], None]
+"""Is told of each "batch", by its first row, and of each "row" that is explained alone."""
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What is known of a shard that was lost, so that what ended its worker is found.
+
+    announced  whether batches are announced before they are explained
+    alone      batches, by their first row, that are explained row by row
+    skip       rows that are left out, with the reason
+    """
+
+    announced: bool = False
+    alone: frozenset[int] = frozenset()
+    skip: Mapping[int, str] = field(default_factory=dict)
+
+    def announcing(self) -> Doubts:
+        """The same, with batches announced."""
+        return replace(self, announced=True)
+
+    def row_by_row(self, first: int) -> Doubts:
+        """The same, with one more batch explained row by row."""
+        return replace(self, alone=self.alone | {first})
+
+    def without(self, row: int, reason: str) -> Doubts:
+        """The same, without one more row."""
+        return replace(self, skip={**self.skip, row: reason})
 
 
 @dataclass
@@ -48,6 +83,7 @@ class ShardRows:
     ids: list[str]
     status: list[str]
     reason: list[str | None]
+    note: list[str | None]
     numbers: dict[str, NDArray[np.float64]]
     converged: list[bool | None]
     gradients: int = 0
@@ -59,6 +95,7 @@ class ShardRows:
             ids,
             ["failed"] * count,
             [None] * count,
+            [None] * count,
             {name: np.full(count, np.nan) for name in (*_NUMBERS, *metrics)},
             [None] * count,
         )
@@ -68,39 +105,37 @@ class ShardWorker:
     """A recipe's model and data, read once, that computes shard after shard.
 
     Args:
-        folder: of the store.
+        place: of the store: a folder, or the URL of an object store.
         base: where the recipe lies; relative paths begin there.
 
     Raises:
         IntegrandError: for a model, data or method that cannot be had.
     """
 
-    def __init__(self, folder: Path, base: Path, device: str = "cpu") -> None:
-        self.store = ShardStore.open(folder)
+    def __init__(self, place: str | Path, base: Path, device: str = "cpu") -> None:
+        self.store = ShardStore.open(place)
         self.recipe = self.store.recipe
         self.work = PreparedRecipe.of(self.recipe, base, device)
 
     def do(
-        self,
-        shard: int,
-        skip: dict[int, str] | None = None,
-        announce: Callable[[int], None] | None = None,
+        self, shard: int, doubts: Doubts = Doubts(), announce: Announce | None = None
     ) -> ManifestEntry:
         """Compute a shard and write its files. Returns its line, which is not written yet.
 
         Args:
-            skip: rows not to touch, with the reason.
-            announce: is told of each row before it is explained, which then is alone.
+            shard: its number.
+            doubts: what is known of it, where it was lost before.
+            announce: is told what is explained next, where there are doubts.
         """
         began = time.monotonic()
         numbers = list(self.store.rows_of(shard))
-        rows, arrays = self.work.explained(numbers, skip or {}, announce)
+        rows, arrays = self.work.explained(numbers, doubts, announce)
         table = self.work.table(shard, numbers, rows)
         files = self.store.write(shard, arrays, table)
         return ManifestEntry(
             shard,
             self.store.fingerprint,
-            self.work.source.digest(numbers),
+            self.work.source.digest_or_said(numbers),
             files,
             len(numbers),
             sum(status != "ok" for status in rows.status),
@@ -116,6 +151,8 @@ class PreparedRecipe:
     """A recipe made ready: model, data, method, target, metrics, reduction.
 
     dtype   rows are explained in it: the type of the model's weights
+    sized   whether the rows of a model call can be said; a field and a model of another library
+            have their own
     """
 
     recipe: Recipe
@@ -127,6 +164,7 @@ class PreparedRecipe:
     reduction: Reduction
     dtype: torch.dtype
     device: str = "cpu"
+    sized: bool = True
     arrays: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,6 +175,8 @@ class PreparedRecipe:
                 "values", self.reduction.kept_shape, dtype, 0 if whole_numbers else float("nan")
             )
         }
+        if self.reduction.top_k is not None:
+            self.arrays["indices"] = Array("indices", self.reduction.kept_shape, "int64", -1)
         if whole_numbers:
             self.arrays["scale"] = Array("scale", (), "float32", float("nan"))
 
@@ -157,24 +197,29 @@ class PreparedRecipe:
         if isinstance(target, str) and target != "predicted":
             target = spelled_target(target)
         metrics = {name: spelled_metric(text, words) for name, text in section.metrics.items()}
-        reserved = [name for name in metrics if name in (*_NUMBERS, "id", "row", "shard", "status")]
+        reserved = [name for name in metrics if name in (*_NUMBERS, *_COLUMNS)]
         if reserved:
             raise InputError(f"method.metrics: {reserved[0]!r} is a column already: rename it.")
-        module = model.module if isinstance(model, ImageModel) else model
+        module = model.module if isinstance(model, ImageModel | EncodedText) else model
         dtype = parameter_dtype(module) or source.dtype if callable(module) else torch.float64
         kept = torch.float64 if dtype == torch.float64 else torch.float32
         reduction = Reduction.of(recipe.store, source.shape, kept)
-        return cls(recipe, model, source, method, target, metrics, reduction, dtype, device)
+        sized = not isinstance(module, Field) and door_of(module) is None
+        sized = sized and adopting(module) is None
+        if isinstance(module, torch.nn.Module) and device != "cpu":
+            module.to(device)
+        return cls(recipe, model, source, method, target, metrics, reduction, dtype, device, sized)
 
     def table(self, shard: int, numbers: Sequence[int], rows: ShardRows) -> Any:
         """The rows of a shard as an Arrow table."""
         pa = optional("pyarrow", extra="run", needs="integrand.run")
         columns = {
-            "id": pa.array(rows.ids, pa.string()),
+            "id": _texts(rows.ids),
             "row": pa.array(list(numbers), pa.int64()),
             "shard": pa.array([shard] * len(numbers), pa.int64()),
-            "status": pa.array(rows.status, pa.string()),
-            "reason": pa.array(rows.reason, pa.string()),
+            "status": _texts(rows.status),
+            "reason": _texts(rows.reason),
+            "note": _texts(rows.note),
             **{
                 name: pa.array(column, pa.float64(), from_pandas=False)
                 for name, column in rows.numbers.items()
@@ -186,10 +231,7 @@ class PreparedRecipe:
     # --- rows -----------------------------------------------------------------------------------------------------
 
     def explained(
-        self,
-        numbers: Sequence[int],
-        skip: dict[int, str],
-        announce: Callable[[int], None] | None = None,
+        self, numbers: Sequence[int], doubts: Doubts = Doubts(), announce: Announce | None = None
     ) -> tuple[ShardRows, dict[Array, NDArray[Any]]]:
         """The maps of rows and what is known of them; rows that fail are blank, with the reason."""
         rows = ShardRows.blank(self.source.ids(numbers), list(self.metrics))
@@ -198,69 +240,94 @@ class PreparedRecipe:
             for name, array in self.arrays.items()
         }
         for place, number in enumerate(numbers):
-            rows.reason[place] = skip.get(number)
-        size = 1 if announce else self.recipe.method.batch
+            rows.reason[place] = doubts.skip.get(number)
+        if announce is None or not doubts.announced:
+            announce = _nobody
+        size = self.recipe.method.batch
         for start in range(0, len(numbers), size):
-            batch = [n for n in numbers[start : start + size] if n not in skip]
-            if announce and batch:
-                announce(batch[0])
-            self._fill(batch, numbers[0], rows, stored)
+            batch = numbers[start : start + size]
+            kept = [number for number in batch if number not in doubts.skip]
+            alone = batch[0] in doubts.alone
+            for part in [[number] for number in kept] if alone else [kept]:
+                announce("row" if alone else "batch", (part or batch)[0])
+                self._fill(part, numbers[0], rows, stored, announce)
+            for place in [number - numbers[0] for number in kept if alone]:
+                if rows.status[place] == "ok":
+                    rows.note[place] = _joined(_ALONE, rows.note[place])
         return rows, {self.arrays[name]: content for name, content in stored.items()}
 
     def _fill(
-        self, batch: list[int], first: int, rows: ShardRows, stored: dict[str, NDArray[Any]]
+        self,
+        batch: list[int],
+        first: int,
+        rows: ShardRows,
+        stored: dict[str, NDArray[Any]],
+        announce: Announce,
     ) -> None:
-        read = self.source.read(batch) if batch else None
+        read = self.source.read_or_said(batch) if batch else None
         if read is None:
             return
         for number, reason in read.failed.items():
             rows.reason[number - first] = reason
         if read.x is None:
             return
-        for part, kept in self._attributions(read.x, read.numbers):
+        for part, kept in self._attributions(read.x, read.numbers, announce):
             places = [number - first for number in kept]
             if isinstance(part, str):
                 rows.reason[places[0]] = part
                 continue
-            attribution, scores = part
-            reduced = self.reduction(_plain(attribution.values))
-            stored["values"][places] = reduced.values.cpu().numpy()
-            if reduced.scale is not None:
-                stored["scale"][places] = reduced.scale.cpu().numpy()
-            columns = {**per_example(attribution), **scores}
+            reduced = self.reduction(_plain(part.attribution.values))
+            for name, tensor in (
+                ("values", reduced.values),
+                ("scale", reduced.scale),
+                ("indices", reduced.places),
+            ):
+                if tensor is not None:
+                    stored[name][places] = tensor.cpu().numpy()
+            columns = {**per_example(part.attribution), **part.scores}
             for name, numbers in rows.numbers.items():
                 numbers[places] = columns[name]
             for k, place in enumerate(places):
                 rows.status[place] = "ok"
-                rows.converged[place] = bool(attribution.converged[k])
-            rows.gradients += attribution.cost.gradients
+                rows.converged[place] = bool(part.attribution.converged[k])
+                rows.note[place] = part.note
+            rows.gradients += part.attribution.cost.gradients
 
     def _attributions(
-        self, x: Tensor, numbers: list[int]
-    ) -> Iterator[tuple[tuple[Attribution, dict[str, NDArray[Any]]] | str, list[int]]]:
-        """Explain a batch; where that fails each row alone, and say why for those that still do."""
+        self, x: Any, numbers: list[int], announce: Announce
+    ) -> Iterator[tuple[ExplainedRows | str, list[int]]]:
+        """Explain a batch; where that fails each row alone, and say why for those that still do.
+
+        What memory has no room for is a failure as well: a row alone takes less of it.
+        """
         try:
             yield self._explain(x, numbers), numbers
             return
-        except MemoryError:
-            raise
         except Exception as error:  # the user's model raises what it likes
             if len(numbers) == 1:
                 yield _reason(error), numbers
                 return
         for k, number in enumerate(numbers):
-            yield from self._attributions(x[k : k + 1], [number])
+            announce("row", number)
+            row = self.source.some(x, k, k + 1)
+            for part, kept in self._attributions(row, [number], announce):
+                if not isinstance(part, str):
+                    part = replace(part, note=_joined(_ALONE, part.note))
+                yield part, kept
 
-    def _explain(
-        self, x: Tensor, numbers: list[int]
-    ) -> tuple[Attribution, dict[str, NDArray[Any]]]:
+    def _explain(self, x: Any, numbers: list[int]) -> ExplainedRows:
         section = self.recipe.method
-        x = x.to(self.device, self.dtype)
-        with warnings.catch_warnings():
-            # What they warn of is in the table: gap, error, converged.
+        if isinstance(x, Tensor):
+            x = x.to(self.device, self.dtype)
+        with warnings.catch_warnings(record=True) as caught:
+            # What they warn of is in the table: gap, error, converged, note.
             warnings.simplefilter("ignore", IntegrandWarning)
-            module = self.model.module if isinstance(self.model, ImageModel) else self.model
+            warnings.simplefilter("always", SmallerCallsWarning)
+            prepared = isinstance(self.model, ImageModel | EncodedText)
+            module = self.model.module if prepared else self.model
             options: dict[str, Any] = {} if section.tol is None else {"tol": section.tol}
+            if self.sized:
+                options["batch_size"] = section.batch
             if isinstance(self.model, ImageModel):
                 options["normalisation"] = self.model.normalisation
             attribution = explain(
@@ -269,7 +336,6 @@ class PreparedRecipe:
                 target=self.target,
                 method=self.method,
                 seed=_seed(section.seed, numbers[0]),
-                batch_size=section.batch,
                 **options,
             )
             scores = {
@@ -280,7 +346,32 @@ class PreparedRecipe:
                 .numpy()
                 for name, metric in self.metrics.items()
             }
-        return attribution, scores
+        smaller = [str(w.message) for w in caught if issubclass(w.category, SmallerCallsWarning)]
+        return ExplainedRows(attribution, scores, smaller[-1] if smaller else None)
+
+
+@dataclass(frozen=True)
+class ExplainedRows:
+    """Rows that were explained together: their maps, the metrics of these, and what is to be noted."""
+
+    attribution: Attribution
+    scores: dict[str, NDArray[Any]]
+    note: str | None = None
+
+
+def _joined(note: str, more: str | None) -> str:
+    return note if more is None else f"{note}; {more}"
+
+
+def _nobody(kind: str, row: int) -> None:
+    """Nobody is told."""
+
+
+def _texts(texts: Sequence[str | None]) -> Any:
+    """A column of texts; what is in no character set (names of files, say) is written out."""
+    pa = optional("pyarrow", extra="run", needs="integrand.run")
+    plain = [t if t is None else t.encode("utf-8", "backslashreplace").decode() for t in texts]
+    return pa.array(plain, pa.string())
 
 
 def _seed(seed: int, first: int) -> int:
@@ -305,7 +396,7 @@ def _model(recipe: Recipe, base: Path) -> Any:
     if section.name is not None:
         return load_model(section.name)
     assert section.import_ is not None
-    model = load_object(section.import_, base, ready=(ImageModel, Field))
+    model = load_object(section.import_, base, ready=(ImageModel, EncodedText, Field))
     return as_image_model(model, section.import_) if recipe.data.kind == "images" else model
 
 

@@ -6,40 +6,45 @@
     rows/S.parquet                a line for each row: id, status, F, change, residual, gap, error …
 
 A shard is done where a line says so, the line's fingerprint is the run's, and its files hold what
-the line says. Files are written beside their place, synced, and renamed, and the line comes last:
-whatever is killed in between leaves files that nothing points at, and that the next run writes again.
+the line says. Files are written first, each whole (``storage``), and the line comes last: whatever
+is killed in between leaves files that nothing points at, and that the next run writes again.
 """
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import hashlib
 import io
 import json
-import os
-import re
 import secrets
-import socket
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.files import sync_folder, whole
 from ..core.optional import optional
 from ..errors import InputError
 from .recipe import Recipe, differences
+from .storage import Journal, Storage, storage_of
 
 _NEEDS = "integrand.run"
+optional("pydantic", extra="run", needs=_NEEDS)
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter  # noqa: E402
+
 _FORMAT = 1
-_HEARTBEAT, _STALE = 10.0, 60.0
-_PLACE = re.compile(r"rows/\d+\.parquet|(?:values|scale)/c(?:/\d+)+")
+INPUTS = "inputs.npy"
+"""Rows that were handed over as an array: the one file that may lie in a folder before its run does."""
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Place = Annotated[
+    str,
+    StringConstraints(pattern=r"^(?:rows/[0-9]+\.parquet|(?:values|scale|indices)/c(?:/[0-9]+)+)$"),
+]
 """Where a shard's files lie."""
 
 
@@ -56,14 +61,16 @@ class ManifestEntry:
     gradients    rows evaluated with a gradient;  seconds  wall clock of the worker
     """
 
-    shard: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    shard: _Count
     fingerprint: str
     inputs: str
-    files: Mapping[str, str]
-    rows: int
-    failed: int
-    incomplete: int
-    gradients: int
+    files: dict[_Place, str]
+    rows: _Count
+    failed: _Count
+    incomplete: _Count
+    gradients: _Count
     seconds: float
     versions: str
 
@@ -75,29 +82,34 @@ class ManifestEntry:
     @classmethod
     def parsed(cls, line: str) -> ManifestEntry | None:
         """The entry of a line; None where it is cut off or damaged."""
-        mark, _, text = line.rstrip("\n").partition(" ")
-        if mark != _short(text.encode()):
-            return None
-        try:
-            entry = cls(**json.loads(text))
-        except (ValueError, TypeError, RecursionError):
-            return None
-        return entry if entry._fits() else None
+        entries = cls.all_of(line.encode("utf-8", "replace"))
+        return entries[0] if len(entries) == 1 else None
 
-    def _fits(self) -> bool:
-        """Whether every entry is of its type, and files lie where a shard's files do."""
-        numbers = (self.shard, self.rows, self.failed, self.incomplete, self.gradients)
-        texts = (self.fingerprint, self.inputs, self.versions)
-        return (
-            all(type(number) is int and number >= 0 for number in numbers)
-            and all(isinstance(text, str) for text in texts)
-            and isinstance(self.seconds, int | float)
-            and isinstance(self.files, dict)
-            and all(
-                _PLACE.fullmatch(name) and isinstance(mark, str)
-                for name, mark in self.files.items()
-            )
-        )
+    @staticmethod
+    def all_of(lines: bytes) -> list[ManifestEntry]:
+        """The entries of many lines, without those that are cut off or damaged, of another type
+        than they should be, or that name files elsewhere."""
+        texts = []
+        for line in lines.split(b"\n"):
+            mark, _, text = line.partition(b" ")
+            if text and mark == _short(text).encode():
+                texts.append(text)
+        try:
+            return _ENTRIES.validate_json(b"[" + b",".join(texts) + b"]")
+        except ValueError:
+            if len(texts) < 2:
+                return []
+        # Halves, so that one that is none costs no more than a few looks at the others.
+        middle = len(texts) // 2
+        halves = (texts[:middle], texts[middle:])
+        return [
+            entry
+            for half in halves
+            for entry in ManifestEntry.all_of(b"\n".join(_marked(text) for text in half))
+        ]
+
+
+_ENTRIES = TypeAdapter(list[ManifestEntry])
 
 
 @dataclass(frozen=True)
@@ -151,76 +163,80 @@ class Status:
 
 
 class ShardStore:
-    """The folder of one run."""
+    """The results of one run, in a folder or an object store."""
 
-    def __init__(self, folder: Path, recipe: Recipe, rows: int) -> None:
-        self.folder, self.recipe, self.rows = folder, recipe, rows
+    def __init__(self, storage: Storage, recipe: Recipe, rows: int) -> None:
+        self.storage, self.recipe, self.rows = storage, recipe, rows
         self.size = recipe.store.rows_per_shard
         self.fingerprint = recipe.fingerprint
 
     # --- opening --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe, rows: int) -> ShardStore:
+    def create(cls, place: str | Path, recipe: Recipe, rows: int) -> ShardStore:
         """The store of a recipe, made, or taken up where an earlier run left it.
 
         Raises:
             InputError: for a folder that holds another recipe's results, or something else.
         """
-        file = folder / "run.json"
-        if file.exists():
-            earlier, earlier_rows = cls._read(file)
-            changed = differences(earlier, recipe)
+        storage = storage_of(place)
+        if storage.exists("run.json"):
+            earlier = cls(storage, *cls._read(storage))
+            changed = differences(earlier.recipe, recipe)
             if changed:
                 raise InputError(
-                    f"{folder} holds results of another recipe (it differs in {', '.join(changed)}): give another --out, or remove it."
+                    f"{place} holds results of another recipe (it differs in {', '.join(changed)}): give another --out, or remove it."
                 )
-            if rows < earlier_rows:
-                raise InputError(
-                    f"{folder} holds results of {earlier_rows} rows and the data has {rows}: data may grow, not shrink. Give another --out."
-                )
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is no run, and not empty: give another --out.")
-        for part in ("manifest", "rows"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(
-            {
-                "format": _FORMAT,
-                "rows": rows,
-                "fingerprint": recipe.fingerprint,
-                "recipe": recipe.document(),
-            },
-            indent=1,
-        )
-        with whole(file) as partial:
-            partial.write_text(text, "utf-8")
-        return cls(folder, recipe, rows)
+            earlier.check_growth(rows)
+        elif set(storage.names()) - {INPUTS}:
+            raise InputError(f"{place} is no run, and not empty: give another --out.")
+        head = {
+            "format": _FORMAT,
+            "rows": rows,
+            "fingerprint": recipe.fingerprint,
+            "recipe": recipe.document(),
+        }
+        storage.write("run.json", json.dumps(head, indent=1).encode())
+        return cls(storage, recipe, rows)
 
     @classmethod
-    def open(cls, folder: Path) -> ShardStore:
+    def open(cls, place: str | Path) -> ShardStore:
         """The store in a folder.
 
         Raises:
             InputError: for a folder that is none.
         """
-        file = folder / "run.json"
-        if not file.is_file():
-            raise InputError(f"{folder} holds no run: there is no run.json in it.")
-        return cls(folder, *cls._read(file))
+        storage = storage_of(place)
+        try:
+            return cls(storage, *cls._read(storage))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{place} holds no run: there is no run.json in it.") from None
 
     @staticmethod
-    def _read(file: Path) -> tuple[Recipe, int]:
+    def _read(storage: Storage) -> tuple[Recipe, int]:
+        name = f"{storage.url}/run.json"
         try:
-            document = json.loads(file.read_text("utf-8"))
+            document = json.loads(storage.read("run.json").decode())
             written_as, rows = document["format"], document["rows"]
-            recipe = Recipe.of(document["recipe"], str(file))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is damaged ({error}).") from error
+            recipe = Recipe.of(document["recipe"], name)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{name} is damaged ({error}).") from error
         if written_as != _FORMAT:
-            raise InputError(f"{file} was written by another version of integrand: upgrade.")
+            raise InputError(f"{name} was written by another version of integrand: upgrade.")
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
-            raise InputError(f"{file} is damaged (rows = {rows!r}).")
+            raise InputError(f"{name} is damaged (rows = {rows!r}).")
         return recipe, rows
+
+    def check_growth(self, rows: int) -> None:
+        """Check that data of so many rows may go on here.
+
+        Raises:
+            InputError: where there were more.
+        """
+        if rows < self.rows:
+            raise InputError(
+                f"{self.storage.url} holds results of {self.rows} rows and the data has {rows}: data may grow, not shrink. Give another --out."
+            )
 
     # --- shards ---------------------------------------------------------------------------------------------------
 
@@ -235,27 +251,33 @@ class ShardStore:
 
     def entries(self) -> dict[int, ManifestEntry]:
         """The shards that a line says are done, by number: those of this recipe and these rows."""
+        with _no_collection():
+            return self._entries()
+
+    def _entries(self) -> dict[int, ManifestEntry]:
         entries: dict[int, ManifestEntry] = {}
-        for file in sorted((self.folder / "manifest").glob("*.jsonl")):
-            for line in file.read_text("utf-8", "replace").splitlines():
-                entry = ManifestEntry.parsed(line)
+        shards = self.shards
+        for name in self.storage.names("manifest"):
+            if not name.endswith(".jsonl"):
+                continue
+            for entry in ManifestEntry.all_of(self.storage.read(f"manifest/{name}")):
                 if (
-                    entry is not None
-                    and entry.fingerprint == self.fingerprint
-                    and 0 <= entry.shard < self.shards
+                    entry.fingerprint == self.fingerprint
+                    and entry.shard < shards
                     and entry.rows == len(self.rows_of(entry.shard))
                 ):
-                    earlier = entries.get(entry.shard)
-                    # Two lines of one shard: the one with fewer failures, or the later one.
-                    if earlier is None or entry.failed <= earlier.failed:
-                        entries[entry.shard] = entry
+                    entries[entry.shard] = entry  # of two, the later: it wrote over the files
         return entries
 
     def holds(self, entry: ManifestEntry) -> bool:
         """Whether the files of a shard are what its line says."""
-        return all(
-            _hash_of(self.folder / name) == expected for name, expected in entry.files.items()
-        )
+        return all(self._hash_of(name) == expected for name, expected in entry.files.items())
+
+    def _hash_of(self, name: str) -> str | None:
+        try:
+            return _short(self.storage.read(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def status(self) -> Status:
         """How far the run is, by its manifest alone."""
@@ -263,15 +285,13 @@ class ShardStore:
 
     def status_of(self, entries: Collection[ManifestEntry]) -> Status:
         """How far a run is with these shards done."""
+        counts = np.array(
+            [(e.rows, e.failed, e.incomplete, e.gradients) for e in entries], np.int64
+        ).reshape(-1, 4)
+        rows, failed, incomplete, gradients = map(int, counts.sum(0))
+        seconds = sum(entry.seconds for entry in entries)
         return Status(
-            self.shards,
-            len(entries),
-            sum(entry.rows for entry in entries),
-            self.rows,
-            sum(entry.failed for entry in entries),
-            sum(entry.incomplete for entry in entries),
-            sum(entry.gradients for entry in entries),
-            sum(entry.seconds for entry in entries),
+            self.shards, len(entries), rows, self.rows, failed, incomplete, gradients, seconds
         )
 
     # --- writing --------------------------------------------------------------------------------------------------
@@ -279,11 +299,8 @@ class ShardStore:
     def lay_out(self, arrays: Iterable[Array]) -> None:
         """Write what Zarr needs to know of the arrays, for as many rows as there are."""
         for array in arrays:
-            folder = self.folder / array.name
-            folder.mkdir(exist_ok=True)
             memory = self._in_memory(array, self.rows)
-            with whole(folder / "zarr.json") as partial:
-                partial.write_bytes(memory["zarr.json"])
+            self.storage.write(f"{array.name}/zarr.json", memory["zarr.json"])
 
     def write(self, shard: int, arrays: Mapping[Array, NDArray[Any]], table: Any) -> dict[str, str]:
         """Write a shard's files, each whole or not at all. Returns file → hash of its bytes."""
@@ -293,23 +310,18 @@ class ShardStore:
             full[: len(content)] = content
             encoded = self._in_memory(array, self.size, full)
             chunk = f"c/0{'/0' * len(array.shape)}"
+            name = f"{array.name}/{chunk.replace('c/0', f'c/{shard}', 1)}"
             # Zarr leaves out shards that hold nothing but the fill value.
             if chunk in encoded:
-                place = chunk.replace("c/0", f"c/{shard}", 1)
-                files[f"{array.name}/{place}"] = encoded[chunk]
+                files[name] = encoded[chunk]
             else:
-                with contextlib.suppress(FileNotFoundError):
-                    (self.folder / array.name / chunk.replace("c/0", f"c/{shard}", 1)).unlink()
+                self.storage.remove(name)
         parquet = optional("pyarrow.parquet", extra="run", needs=_NEEDS)
         buffer = io.BytesIO()
         parquet.write_table(table, buffer, compression="zstd")
         files[f"rows/{shard:08d}.parquet"] = buffer.getvalue()
         for name, encoded_file in files.items():
-            file = self.folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with whole(file) as partial:
-                partial.write_bytes(encoded_file)
-            sync_folder(file.parent)
+            self.storage.write(name, encoded_file)
         return {name: _short(encoded_file) for name, encoded_file in files.items()}
 
     def _in_memory(
@@ -337,76 +349,30 @@ class ShardStore:
     def driving(self) -> Iterator[Manifest]:
         """While this lasts, this process alone hands out the shards of the folder.
 
-        The lock is the kernel's: whatever kills a driver releases it. Where file systems do not
-        carry locks from one machine to another, a driver there is known by its signs of life.
-
         Raises:
             InputError: where another driver does.
         """
-        file = self.folder / "driver.json"
-        handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
-        token = secrets.token_hex(8)
-        try:
-            self._check_free(handle)
-            me = {"host": socket.gethostname(), "pid": os.getpid()}
-            _overwrite(handle, json.dumps(me))
-            manifest = Manifest(self.folder / "manifest" / f"{token}.jsonl", file)
+        with self.storage.alone("driver.json"):
+            # Numbered, so that the lines of later drivers are read later, whatever the clocks say.
+            taken = [name.partition("-")[0] for name in self.storage.names("manifest")]
+            number = 1 + max((int(n) for n in taken if n.isascii() and n.isdecimal()), default=0)
+            name = f"manifest/{number:08d}-{secrets.token_hex(4)}"
+            manifest = Manifest(self.storage.journal(name))
             try:
                 yield manifest
             finally:
-                manifest.close()
-                with contextlib.suppress(OSError):
-                    _overwrite(handle, "")
-        finally:
-            os.close(handle)
-
-    def _check_free(self, handle: int) -> None:
-        locked = _lock(handle)
-        try:
-            other = json.loads(os.pread(handle, 4096, 0) or b"{}")
-            host, pid = str(other.get("host", "")), other.get("pid")
-        except (ValueError, AttributeError):  # killed while it wrote
-            host, pid = "", None
-        age = abs(time.time() - os.fstat(handle).st_mtime)
-        elsewhere = host not in ("", socket.gethostname())
-        if not locked or (elsewhere and age < _STALE):
-            raise InputError(
-                f"{self.folder} is being computed by process {pid} on {host}: wait for it, or stop it."
-            )
+                manifest.journal.close()
 
 
 class Manifest:
-    """The lines that a driver writes: each on the disk before the next shard counts as done."""
+    """The lines that a driver writes: each is safe before the next shard counts as done."""
 
-    def __init__(self, file: Path, lock: Path) -> None:
-        self.file, self.lock, self._handle = file, lock, -1
-        self._beaten = time.monotonic()
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
 
     def append(self, entry: ManifestEntry) -> None:
         """A shard is done."""
-        if self._handle < 0:
-            self._handle = os.open(self.file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
-            sync_folder(self.file.parent)
-        line = entry.line().encode()
-        start = os.fstat(self._handle).st_size
-        try:
-            written = os.write(self._handle, line)
-            if written < len(line):  # the disk is full
-                os.ftruncate(self._handle, start)
-                os.write(self._handle, line)
-        finally:
-            os.fsync(self._handle)
-
-    def beat(self) -> None:
-        """A sign of life, for drivers on other machines."""
-        if time.monotonic() - self._beaten > _HEARTBEAT:
-            self._beaten = time.monotonic()
-            with contextlib.suppress(OSError):
-                os.utime(self.lock)
-
-    def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
+        self.journal.append(entry.line())
 
 
 def versions() -> str:
@@ -414,30 +380,22 @@ def versions() -> str:
     return ", ".join(f"{name} {metadata.version(name)}" for name in ("integrand", "torch", "numpy"))
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While this lasts, the garbage collector does not look again and again through what is being
+    read, none of which is garbage."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _marked(text: bytes) -> bytes:
+    return _short(text).encode() + b" " + text
+
+
 def _short(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _hash_of(file: Path) -> str | None:
-    try:
-        return _short(file.read_bytes())
-    except OSError:
-        return None
-
-
-def _lock(handle: int) -> bool:
-    """Take the lock of an open file, until it is closed; False where another process has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _overwrite(handle: int, text: str) -> None:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, text.encode(), 0)

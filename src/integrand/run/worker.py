@@ -3,12 +3,14 @@
 It is a program of its own and not a copy of the caller's, so that scripts need no
 ``if __name__ == "__main__"`` and notebooks can run recipes.
 
-    driver → worker     (shard, rows to skip, whether row by row)
-    worker → driver     ("ready", None)  ("row", number)  ("done", entry)  ("failed", error)
+    driver → worker     (shard, doubts)
+    worker → driver     ("ready", None)  ("done", entry)  ("failed", error)
+                        ("batch", first row)  ("row", number)      before each, where there are doubts
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -24,25 +26,34 @@ from .shard import ShardWorker
 _TICK = 0.5
 
 
-def serve(pipe: Connection, folder: Path, base: Path, device: str) -> None:
+def serve(pipe: Connection, place: str, base: Path, device: str) -> None:
     """Compute shards that the driver asks for, until there is no driver."""
     torch.set_num_threads(1)
     try:
-        worker = ShardWorker(folder, base, device)
+        worker = ShardWorker(place, base, device)
     except IntegrandError as error:
         pipe.send(("failed", (type(error).__name__, str(error))))
+        return
+    except OSError as error:
+        pipe.send(("failed", _plain(error)))
         return
     pipe.send(("ready", None))
     while True:
         try:
-            shard, skip, by_row = pipe.recv()
-            announce = (lambda row: pipe.send(("row", row))) if by_row else None
-            pipe.send(("done", worker.do(shard, skip, announce)))
+            shard, doubts = pipe.recv()
+            pipe.send(("done", worker.do(shard, doubts, lambda *what: pipe.send(what))))
         except (EOFError, BrokenPipeError):
             return
         except OSError as error:  # a full or read-only disk: the driver says so, and stops
-            pipe.send(("failed", error))
+            pipe.send(("failed", _plain(error)))
             return
+
+
+def _plain(error: OSError) -> OSError:
+    """An error that can be sent, whatever kind it is."""
+    plain = OSError(error.errno or errno.EIO, error.strerror or str(error), error.filename)
+    plain.__cause__ = None
+    return plain
 
 
 def _end_with(parent: int) -> None:
@@ -53,6 +64,6 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    handle, folder, base, device, parent = sys.argv[1:]
+    handle, place, base, device, parent = sys.argv[1:]
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    serve(Connection(int(handle)), Path(folder), Path(base), device)
+    serve(Connection(int(handle)), place, Path(base), device)
