@@ -24,6 +24,8 @@ from .candidates import Evidence
 from .judge import FILLS, IMPUTED, Judge, Predict, frozen
 
 NODES = 12
+CHUNK = 4
+"""Rows of photographs in a call: their activations stay in the cache."""
 SEEN = tuple(fill for fill in FILLS if fill != IMPUTED)
 """Fills that weightings may look at."""
 
@@ -69,28 +71,31 @@ def taken(
     number: int,
     predict: Predict | None = None,
     *,
-    fills: Mapping[str, ig.baselines.Baseline] = FILLS,
     seen: tuple[str, ...] = SEEN,
     nodes: int = NODES,
     scratch: Path | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Iterator[Photograph]:
     """A photograph of the problem by its number, while its network is fit to be asked.
 
     ``scratch``: a folder in which maps of baselines are kept, so that a second study need not integrate again.
+    ``known``: what an earlier study wrote of this photograph, from which D and areas are taken.
     """
     x = problem.load([number]).x
+    chunk = CHUNK if x.numel() > 10_000 else 128
     task = Task.of(
         problem.model,
         x,
         "predicted",
         normalisation=problem.normalisation,
         optimize=True,
-        batch_size=4,
+        batch_size=chunk,
     )
     with Subject.ready(task) as subject:
         assert subject.field.target is not None
         target = int(subject.field.outputs(x).argmax(1))
-        judge = Judge(subject, predict or frozen(problem.model, x), target, fills)
+        fills = {**FILLS, "blur": problem.words.get("blurred", FILLS["blur"])}
+        judge = Judge(subject, predict or frozen(problem.model, x), target, fills, chunk)
         costs: dict[str, Cost] = {}
         file = (
             None
@@ -106,6 +111,11 @@ def taken(
         fitness, removal, insertion = {}, {}, {}
         whole = subject.once("whole", lambda: judge.score(x))[0]
         for fill in seen:
+            if known is not None:
+                fitness[fill] = torch.tensor(known["fitness"][fill], dtype=torch.float64)
+                removal[fill] = torch.tensor(known["removal"][fill])
+                insertion[fill] = torch.tensor(known["insertion"][fill])
+                continue
             fitness[fill] = _fitness(judge, shares, fill, costs)
             with _spent(judge, costs, f"areas, {fill}"):
                 found_areas = judge.measured(shares, fill, "signed").values

@@ -1,19 +1,21 @@
 """All weightings on every photograph, from one set of gradients each.
 
-    python -m benchmarks.weighing.study FOLDER --out docs/results/truth/lite0 [--photographs 50] [--minutes 60] [--scratch /tmp/maps]
+    python -m benchmarks.weighing.study lite0 --data FOLDER [--examples 50] [--minutes 60] [--scratch /tmp/maps]
+    python -m benchmarks.weighing.study lite0 --data FOLDER --held-out
 
-Photographs come in the order that seed 0 shuffles them into; after each one OUT/scores.parquet is written anew, so that a later run goes on
-where this one stopped, and every prefix of the order is a valid result. The first HALF are for choosing. The others are judged once, by
-EG, WG and what was chosen, and not before docs/results/truth/choice.json says what that is (``benchmarks.weighing.choose`` writes it).
+Photographs (or digits) come in the order that seed 0 shuffles them into; after each one docs/results/truth/NAME/scores.parquet is written anew,
+so that a later run goes on where this one stopped, and every prefix of the order is a valid result. The first half is for choosing. The other is
+judged once, by EG, WG and what was chosen, and not before ``benchmarks.weighing.choose`` has written what that is; so is another network.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,30 @@ from .candidates import CANDIDATES, Candidate
 from .evidence import NODES, SEEN, Photograph, taken
 from .judge import DIRECTIONS, FILLS, IMPUTED, Predict, criterion, frozen
 
-HALF = 50
+
+@dataclass(frozen=True)
+class Setting:
+    """A problem of the study: what it is made of, how many examples are for choosing, and how many there are.
+
+    chosen_on  whose first half decides what is judged here: its own, or that of another network of the same data, on which nothing is chosen
+    """
+
+    problem: str
+    options: Mapping[str, Any]
+    half: int
+    examples: int
+    chosen_on: str
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "lite0": Setting("photographs", {"model": "efficientnet-lite0"}, 50, 100, "lite0"),
+    "lite1": Setting("photographs", {"model": "efficientnet-lite1"}, 0, 100, "lite0"),
+    "digits": Setting("digits", {}, 250, 500, "digits"),
+    "transformer": Setting("digits", {"network": "transformer", "epochs": 20}, 0, 500, "digits"),
+}
+
+EVERY = 20.0
+"""Seconds after which what was scored is written; photographs take longer than that."""
 CONTROL = "random map"
 MAGNITUDE = ("EG", "WG", CONTROL)
 """Of these, maps are ranked by magnitude too, with fills that are no imputation."""
@@ -137,14 +162,14 @@ def gathered(file: Path) -> Scores | None:
 
 
 def judged(choice: Path) -> Mapping[str, Candidate]:
-    """The candidates of the second half: EG, WG and the one that was chosen on the first.
+    """The candidates of the held-out judgement: EG, WG and the one that was chosen on the first half.
 
     Raises:
         InputError: where nothing has been chosen yet.
     """
     if not choice.is_file():
         raise InputError(
-            f"Photographs from number {HALF} on are for one judgement of what was chosen, and {choice} does not say what that is yet."
+            f"These examples are for one judgement of what was chosen, and {choice} does not say what that is yet."
         )
     chosen = json.loads(choice.read_text())["chosen"]
     return {name: CANDIDATES[name] for name in dict.fromkeys(("EG", "WG", chosen))}
@@ -164,6 +189,7 @@ def go_on(
     """Score the photographs that ``file`` does not hold yet, one after the other, and write it after each."""
     until = None if minutes is None else time.monotonic() + 60 * minutes
     scores = gathered(file)
+    written, pending = time.monotonic(), 0
     for number in numbers:
         name = problem.ids[number]
         if scores is not None and name in scores.examples:
@@ -171,32 +197,41 @@ def go_on(
         if until is not None and time.monotonic() > until:
             print(f"out of time before photograph {number}", flush=True)
             break
-        began, spent = time.monotonic(), time.process_time()
+        spent = time.process_time()
         fast = fast or frozen(problem.model, problem.load([number]).x)
         with taken(problem, number, fast, scratch=scratch, **options) as photograph:
             row = scored(photograph, name, candidates)
         scores = row if scores is None else scores.merge(row)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scores.to_parquet(file)
-        print(
-            f"{number} {name}: {time.process_time() - spent:.0f} s of CPU, {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+        pending += 1
+        if time.monotonic() - written > EVERY:
+            written, pending = write(scores, file), 0
+            print(f"{number} {name}: {time.process_time() - spent:.1f} s of CPU", flush=True)
+    if scores is not None and pending:
+        write(scores, file)
     return scores
 
 
-def photographs_of(folder: Path, model: str) -> Problem:
-    """The photographs in their order, and the network."""
-    return problem_named("photographs")(ProblemOptions(folder), model=model)
+def write(scores: Scores, file: Path) -> float:
+    """Write a table whole or not at all; when that was."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scores.to_parquet(file)
+    return time.monotonic()
 
 
-def noted(out: Path, model: str) -> None:
-    """Beside the scores: what was run, by which versions on which machine; a line for every day on which it was gone on with."""
+def problem_of(name: str, data: Path | None) -> Problem:
+    """The examples in their order, and the network; networks trained here are kept in a cache of the machine."""
+    setting = SETTINGS[name]
+    cache = Path(tempfile.gettempdir()) / "integrand-networks"
+    return problem_named(setting.problem)(ProblemOptions(data, cache), **setting.options)
+
+
+def noted(out: Path, name: str, problem: Problem) -> None:
+    """Beside the scores: what was run, by which versions on which machine; an entry for every day on which it was gone on with."""
     file = out / "run.json"
     known = json.loads(file.read_text()) if file.is_file() else {}
-    mark = {"model": model, "nodes": NODES, "seed": 0}
+    mark = {"name": name, "nodes": NODES, "seed": 0, "facts": dict(problem.facts)}
     if known and known["run"] != mark:
-        raise InputError(f"{out} holds results of {known['run']}: give another --out.")
+        raise InputError(f"{out} holds results of {known['run']}: give another folder.")
     sessions = [*known.get("sessions", []), machine()]
     once = [s for i, s in enumerate(sessions) if s not in sessions[:i]]
     out.mkdir(parents=True, exist_ok=True)
@@ -204,12 +239,12 @@ def noted(out: Path, model: str) -> None:
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """The options that studies of photographs share."""
+    """The options that the studies share."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default="efficientnet-lite0")
-    parser.add_argument("--photographs", type=int, default=HALF, help="the first so many")
+    parser.add_argument("name", choices=list(SETTINGS))
+    parser.add_argument("--data", type=Path, default=None, help="the folder of photographs")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--examples", type=int, default=None, help="the first so many")
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--scratch", type=Path, default=None, help="keeps maps of baselines")
     parser.add_argument("--threads", type=int, default=1)
@@ -221,23 +256,24 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true", help="judge once what was chosen")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    problem = photographs_of(asked.folder, asked.model)
-    noted(asked.out, asked.model)
+    setting = SETTINGS[asked.name]
+    problem = problem_of(asked.name, asked.data)
+    out = asked.out / asked.name
+    noted(out, asked.name, problem)
     if asked.held_out:
-        numbers = range(HALF, len(problem.ids))
-        candidates = judged(FOLDER / "choice.json")
+        numbers = range(setting.half, setting.examples)
+        candidates = judged(asked.out / setting.chosen_on / "choice.json")
     else:
-        numbers = range(min(asked.photographs, HALF))
+        numbers = range(setting.half)
         candidates = CANDIDATES
     go_on(
         problem,
-        numbers,
-        asked.out / ("held-out.parquet" if asked.held_out else "scores.parquet"),
+        numbers if asked.examples is None else numbers[: asked.examples],
+        out / ("held-out.parquet" if asked.held_out else "scores.parquet"),
         candidates,
         minutes=asked.minutes,
-        scratch=asked.scratch,
+        scratch=None if asked.scratch is None else asked.scratch / asked.name,
     )
-    print(f"process {os.getpid()} is done", flush=True)
 
 
 if __name__ == "__main__":

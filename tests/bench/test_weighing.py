@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from benchmarks.weighing import candidates, judge, study
+from benchmarks.weighing import best, candidates, judge, study
 from benchmarks.weighing.candidates import CANDIDATES, Evidence
 from benchmarks.weighing.evidence import Photograph, taken
 from integrand.bench.problems import Examples, Problem
@@ -270,3 +270,70 @@ def test_the_second_half_waits_for_the_choice(tmp_path: Path) -> None:
         study.judged(tmp_path / "choice.json")
     (tmp_path / "choice.json").write_text(json.dumps({"chosen": "agreement"}))
     assert list(study.judged(tmp_path / "choice.json")) == ["EG", "WG", "agreement"]
+
+
+# --- the best weights there are ---------------------------------------------------------------------------------------
+
+
+def test_the_lattice_of_the_simplex() -> None:
+    points = best.lattice(3)
+    assert len(points) == 3 + 3 + 1
+    assert bool((points >= 0).all())
+    torch.testing.assert_close(points.sum(1), torch.ones(7, dtype=torch.float64))
+    assert sorted(points.max(1).values.tolist()) == pytest.approx([1 / 3, 0.5, 0.5, 0.5, 1, 1, 1])
+    assert len(best.lattice(1)) == 1
+    torch.testing.assert_close(
+        best.around(torch.tensor([1.0, 0.0]).double()),
+        torch.tensor([[1.0, 0.0], [2 / 3, 1 / 3]]).double(),
+    )
+
+
+def test_the_best_weights_are_the_best_of_all_that_were_tried(photograph: Photograph) -> None:
+    """Everything that was looked at, measured again one map at a time: none is better by the criterion it was searched by."""
+    starts = {"EG": torch.full((3,), 1 / 3).double(), "WG": torch.tensor([0.2, 0.3, 0.5]).double()}
+    found, table = best.searched(photograph, starts)
+    assert set(found) == {
+        best.chosen_on(d, f) for d in best.SEARCHED for f in ("corners", "grey", "blur")
+    }
+    for fill in ("corners", "blur"):
+        looked = list(table.known[fill])
+        assert len(looked) > 8
+        again = {
+            key: photograph.judge.measured(
+                photograph.map(torch.tensor([key], dtype=torch.float64)), fill, "signed"
+            ).values
+            for key in looked
+        }
+        for direction in best.SEARCHED:
+            sign = 1 if direction == "insertion" else -1
+            reached = photograph.judge.measured(
+                photograph.map(found[best.chosen_on(direction, fill)][None]), fill, "signed"
+            ).values[direction]
+            most = max(sign * float(values[direction]) for values in again.values())
+            assert sign * float(reached) == pytest.approx(most, abs=1e-7)
+
+
+def test_the_search_goes_on_where_it_stopped(problem: Problem, tmp_path: Path) -> None:
+    """What it takes from the study is what the study wrote; the table says what weights of its own come to by other criteria."""
+    study_scores = study.go_on(
+        problem, [0, 1], tmp_path / "scores.parquet", CANDIDATES, fast=problem.model, nodes=NODES
+    )
+    assert study_scores is not None
+    file = tmp_path / "best.parquet"
+    for _ in range(2):
+        found = best.go_on(problem, [0, 1, 2], study_scores, file, fast=problem.model, nodes=NODES)
+    assert found is not None
+    assert found.examples == ("p0", "p1")
+    assert len(found.metrics) == 12
+    shared = [m for m in found.metrics if m in study_scores.metrics]
+    for label in best.STARTS:
+        np.testing.assert_allclose(
+            found.select(methods=[label], metrics=shared).values,
+            study_scores.select(methods=[label], metrics=shared).values,
+            atol=1e-6,
+        )
+    ours, theirs = (
+        found.of("deletion, grey, signed")[found.methods.index(name)]
+        for name in (best.chosen_on("deletion", "grey"), "EG")
+    )
+    assert bool((ours <= theirs).all())
