@@ -201,6 +201,7 @@ def go_on(
         fast = fast or frozen(problem.model, problem.load([number]).x)
         with taken(problem, number, fast, scratch=scratch, **options) as photograph:
             row = scored(photograph, name, candidates)
+        row.about[name]["seconds"] = round(time.process_time() - spent, 2)
         scores = row if scores is None else scores.merge(row)
         pending += 1
         if time.monotonic() - written > EVERY:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from benchmarks.weighing import best, candidates, judge, study
+from benchmarks.weighing import best, candidates, choose, judge, study
 from benchmarks.weighing.candidates import CANDIDATES, Evidence
 from benchmarks.weighing.evidence import Photograph, taken
 from integrand.bench.problems import Examples, Problem
+from integrand.compare.scores import COSTS, Scores
 from integrand.core.normalisation import Normalisation
 
 SIDE = 10  # 100 pixels: shares are whole numbers of them
@@ -337,3 +338,72 @@ def test_the_search_goes_on_where_it_stopped(problem: Problem, tmp_path: Path) -
         for name in (best.chosen_on("deletion", "grey"), "EG")
     )
     assert bool((ours <= theirs).all())
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def _scores(shift: dict[str, float], examples: int = 30) -> Scores:
+    """Scores of all candidates that differ from EG's by a share, in the direction of better, and noise."""
+    rng = np.random.default_rng(3)
+    level = {metric: 0.2 + 0.1 * i for i, metric in enumerate(study.METRICS)}
+    values = np.stack(
+        [
+            [
+                level[metric]
+                * (
+                    1
+                    + (1 if higher else -1) * shift.get(name, 0.0)
+                    + 0.01 * rng.normal(size=examples)
+                )
+                for metric, higher in study.METRICS.items()
+            ]
+            for name in CANDIDATES
+        ]
+    )
+    nothing = np.zeros((len(CANDIDATES), examples))
+    return Scores(
+        values,
+        tuple(CANDIDATES),
+        tuple(study.METRICS),
+        tuple(study.METRICS.values()),
+        tuple(f"p{i}" for i in range(examples)),
+        **dict.fromkeys(COSTS, nothing),
+    )
+
+
+def test_the_best_on_unseen_fills_is_chosen_and_never_before_the_half_is_complete() -> None:
+    scores = _scores({"agreement": 0.05, "areas, other fills": 0.1, "WG": 0.3})
+    assert choose.chosen(scores, 30) == "areas, other fills"  # WG is not ours
+    best_gain = choose.table(scores)[1]
+    assert best_gain.mean == pytest.approx(0.1, abs=0.01)
+    assert best_gain.low < 0.1 < best_gain.high
+    assert best_gain.p < 0.05
+    for half in (31, 0):
+        with pytest.raises(ig.errors.InputError, match="second look"):
+            choose.chosen(scores, half)
+
+
+def test_gains_leave_out_fills_that_were_seen() -> None:
+    """WG by grey is judged by 6 criteria, others by 8; a gain under grey alone is none for it."""
+    assert len(choose.unseen(CANDIDATES["WG, grey"])) == 6
+    assert len(choose.unseen(CANDIDATES["areas, other fills"])) == 8
+    scores = _scores({})
+    at = scores.metrics.index("deletion, grey, signed")
+    scores.values[scores.methods.index("WG, grey"), at] = 0
+    scores.values[scores.methods.index("agreement"), at] = 0
+    rows = {row.name: row.mean for row in choose.table(scores)}
+    assert rows["WG, grey"] == pytest.approx(0, abs=0.01)
+    assert rows["agreement"] == pytest.approx(1 / 8, abs=0.01)
+    slow = np.mean(
+        [
+            (1 if scores.is_higher(m) else -1)
+            * (
+                scores.of(m)[scores.methods.index("agreement")].mean()
+                / scores.of(m)[scores.methods.index("EG")].mean()
+                - 1
+            )
+            for m in choose.unseen(CANDIDATES["agreement"])
+        ]
+    )
+    assert rows["agreement"] == pytest.approx(slow)
