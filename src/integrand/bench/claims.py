@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,16 @@ def hold(claim: Claim, scores: Scores, *, seed: int = 0) -> ClaimResult:
         nan = float("nan")
         means = (float(ours.mean()), float(rivals.mean())) if len(ours) else (nan, nan)
         return ClaimResult(
-            claim, *means, *(nan,) * 6, len(ours), f"{len(ours)} examples say nothing"
+            claim,
+            *means,
+            nan,
+            nan,
+            nan,
+            nan,
+            nan,
+            nan,
+            len(ours),
+            f"{len(ours)} examples say nothing",
         )
     difference = sign * (ours - rivals)
     share, low, high = _share(difference, rivals, seed)
@@ -112,7 +122,7 @@ def _share(difference: Numbers, rivals: Numbers, seed: int) -> tuple[float, floa
         variance = np.maximum(dd - d**2 - 2 * slope * (dr - d * r) + slope**2 * (rr - r**2), 0)
         error = np.sqrt(variance / (many - 1)) / np.abs(r)
     own = difference - share * np.sign(rivals.mean()) * rivals
-    own_error = float(own.std(ddof=1)) / scale / np.sqrt(many)
+    own_error = float(own.std(ddof=1)) / scale / math.sqrt(many)
     if own_error <= 1e-12 * abs(share) or own_error == 0:
         return share, share, share
     usable = np.isfinite(drawn) & np.isfinite(error)
