@@ -3,7 +3,7 @@
     python -m benchmarks [NAME …] [--threads 1] [--repeats N] [--dry]
 
 A benchmark is a file here with a function ``rows(repeats)``; without names all of them are run, which takes about a quarter of an hour. Others
-(work_precision, weighted_vs_expected, ig2_rules) study something and are run by their own names. Lines that were not measured this time
+(work_precision, weighted_vs_expected, ig2_rules, ig2_design, weighing) study something and are run by their own names. Lines that were not measured this time
 keep their place in the table.
 """
 

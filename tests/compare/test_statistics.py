@@ -16,6 +16,7 @@ from integrand.compare.statistics import (
     differences,
     holm,
     interval,
+    paired,
     sign_flip,
     summaries,
     verdict,
@@ -137,6 +138,69 @@ def test_sign_flips_at_their_limits() -> None:
     assert sign_flip(np.ones(200), QUICK)[0] == 1 / 500  # never zero
 
 
+@pytest.mark.parametrize("skewed", [True, False])
+def test_the_studentised_bootstrap_sample_by_sample(skewed: bool) -> None:
+    """Written out with other draws: every t of its own, quantiles by sorting, p by counting."""
+    rng = np.random.default_rng(10)
+    d = rng.gamma(0.7, size=25) - 0.3 if skewed else rng.normal(0.4, 1, 25)
+    ts = []
+    for _ in range(8_000):
+        drawn = d[rng.integers(25, size=25)]
+        ts.append((drawn.mean() - d.mean()) / max(drawn.std(ddof=1), d.std(ddof=1) / 4))
+    ts = sorted(ts)
+    found = paired(d, Inference(draws=20_000))
+    spread = d.std(ddof=1)
+    assert found.low[0] == pytest.approx(d.mean() - spread * ts[7_800], abs=0.06 * spread)
+    assert found.high[0] == pytest.approx(d.mean() - spread * ts[200], abs=0.06 * spread)
+    above = sum(t >= d.mean() / spread for t in ts) / 8_000
+    below = sum(t <= d.mean() / spread for t in ts) / 8_000
+    flips = sign_flip(d, Inference(draws=20_000))[0]
+    assert found.p[0] == pytest.approx(max(flips, 2 * min(above, below)), abs=0.012)
+
+
+def test_skewed_differences_are_not_mistaken_for_better_ones() -> None:
+    """Exponential differences that average 0, twenty of them: sign flips find 8 to 9 % below .05 and
+    2 % below .005, the paired test what it says; intervals miss the truth in 5 to 6 %. Their mirror image is treated alike."""
+    rng = np.random.default_rng(11)
+    d = np.concatenate([rng.exponential(size=(2000, 20)) - 1, 1 - rng.exponential(size=(2000, 20))])
+    found = paired(d, Inference(draws=999))
+    flips = sign_flip(d, Inference(draws=999))
+    assert (flips < 0.05).mean() > 0.075
+    assert (flips < 0.005).mean() > 0.015
+    assert 0.03 < (found.p < 0.05).mean() < 0.062
+    assert (found.p <= 0.005).mean() < 0.011
+    assert 0.04 < ((found.low > 0) | (found.high < 0)).mean() < 0.07
+    assert (found.low > 0)[:2000].mean() == pytest.approx((found.high < 0)[2000:].mean(), abs=0.02)
+
+
+def test_the_paired_test_costs_little_power() -> None:
+    """Normal differences of .65 standard deviations, twenty of them: found nearly as often as by Student's test."""
+    rng = np.random.default_rng(12)
+    d = rng.normal(0.65, 1, (1000, 20))
+    ours = (paired(d, Inference(draws=999)).p < 0.05).mean()
+    students = (scipy_stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05).mean()
+    assert students - 0.05 < ours <= students + 0.01
+
+
+def test_paired_differences_at_their_limits() -> None:
+    nan = math.nan
+    rows = np.array([[0, 0, 0], [nan, nan, nan], [nan, nan, 1], [2, 2, 2], [nan, 1, 2]])
+    found = paired(rows)
+    np.testing.assert_array_equal(np.isnan(found.low), [False, True, True, False, False])
+    assert found.p[0] == 1
+    assert (found.low[0], found.high[0]) == (0, 0)
+    assert (found.low[3], found.high[3]) == (2, 2)
+    assert found.p[3] == sign_flip(np.full(3, 2.0))[0]
+    assert np.isnan(found.p[1])
+    assert found.p[2] == 1
+    assert np.isfinite(found.high[4])
+    mostly_ties = np.array([0.0] * 18 + [1.0, 1.0])  # one draw in seven has no spread at all
+    found = paired(mostly_ties)
+    assert found.low[0] < 0.1 < found.high[0] < 1
+    tiny, huge = (paired(scale * np.array([1.0, 2.0, 4.0, 8.0])) for scale in (1e-200, 1e150))
+    np.testing.assert_allclose(tiny.low * 1e200, huge.low / 1e150, rtol=1e-9)
+
+
 def test_holm() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.5, math.nan, 0.6]), [1, math.nan, 1])
@@ -225,9 +289,9 @@ def test_differences_from_a_reference(higher: bool) -> None:
     b = found["b"]
     own = (scores.values[1, 0] - scores.values[0, 0])[np.arange(25) != 3]
     assert (b.n, b.mean) == (24, pytest.approx(own.mean()))
-    assert (b.low, b.high) == interval(own)
+    assert (b.low, b.high) == pytest.approx((paired(own).low[0], paired(own).high[0]))
     assert (b.wins, b.wins_high) == (1.0, pytest.approx(1.0))
-    p = sign_flip(np.stack([scores.values[m, 0] - scores.values[0, 0] for m in (1, 2, 3)]))
+    p = paired(np.stack([scores.values[m, 0] - scores.values[0, 0] for m in (1, 2, 3)])).p
     np.testing.assert_allclose([found[name].p for name in "bcd"], p)
     np.testing.assert_allclose([found[name].corrected for name in "bcd"], holm(p))
     with pytest.raises(ig.errors.UnknownName, match="compare with"):

@@ -110,7 +110,16 @@ def _provenance(report: dict[str, Any]) -> str:
 
 def _claims(claims: Sequence[dict[str, Any]]) -> str:
     """Every claim with the rows that were held against it."""
-    head = ["run", "metric", "methods", "means", "better by (95 %)", "better on", "verdict"]
+    head = [
+        "run",
+        "metric",
+        "methods",
+        "means",
+        "better by (95 %)",
+        "could show",
+        "better on",
+        "verdict",
+    ]
     blocks = ["## What was claimed"]
     for (text, source, _), results in suite.grouped(claims).items():
         rows = [
@@ -120,12 +129,17 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
                 f"{result['method']} against {result['than']}",
                 f"{number(result['ours'])} against {number(result['theirs'])}",
                 f"{signed_percent(result['share'])} ({signed_percent(result['low'])} to {signed_percent(result['high'])})",
+                percent(result["detectable"], decimals=0),
                 f"{percent(result['wins'], decimals=0)} of {result['examples']}",
                 f"**{result['verdict']}**",
             ]
             for result in results
         ]
         blocks += [f"> {text} ({source})", table(head, rows)]
+    blocks += [
+        "Intervals are one by one, not corrected for how many there are. *Could show* is the difference that so many examples of this spread "
+        'show four times of five: below it, "not shown" says little.'
+    ]
     return "\n\n".join(blocks)
 
 
@@ -182,7 +196,7 @@ def _overview(run: dict[str, Any]) -> str:
         )
     note = (
         "Mean (95 % interval); in brackets the share of examples on which the method is better than the reference, with + or − where the "
-        "difference is significant (sign-flip test, Holm). Controls in italics. Gradients, forward rows, gap and seconds are medians per example; "
+        "difference is significant (sign flips and studentised bootstrap, Holm). Controls in italics. Gradients, forward rows, gap and seconds are medians per example; "
         "– is not counted, or not claimed."
     )
     return f"{table(head, rows)}\n\n{note}"

@@ -75,6 +75,7 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
             "high": float(high.max()),
             "blurred": Blurred(),
             "corners": Corners(),
+            "grey": grey(),
             "mean": Mean(),
             "zero": Constant(0.0),
         },

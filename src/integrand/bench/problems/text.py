@@ -238,7 +238,13 @@ def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -
         model,
         tuple(f"{order[i]:03d} {' '.join(test.words[order[i]])[:60]}" for i in range(len(tests))),
         load,
-        words={**words, "one": padding, "padding": padding, "several": several},
+        words={
+            **words,
+            "one": padding,
+            "padding": padding,
+            "masked": masked,
+            "several": several,
+        },
         facts={
             "probe trained on": len(chosen),
             "accuracy on the test file": round(float(right.double().mean()), 4),
