@@ -41,7 +41,7 @@ def integrated(
     Complete, linear, symmetric, and independent of how F is implemented.
 
     Cost:
-        5 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a
+        7 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a
         rule with fixed nodes.
 
     References:
