@@ -12,6 +12,7 @@ from PIL import Image
 import integrand as ig
 from integrand.bench import names as vocabulary
 from integrand.bench.problems import Problem, ProblemOptions, motifs, problem_named
+from integrand.bench.problems.digits import DigitTransformer
 from integrand.compare.evaluate import scored
 
 MODEL = """
@@ -227,3 +228,16 @@ def test_graphs_are_made_from_their_seed_and_nothing_else(tmp_path: Path) -> Non
     )
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_the_transformer_of_digits_is_explained_completely() -> None:
+    """Digits do not see one another, and the map adds up; the change is that of two forward passes."""
+    torch.manual_seed(0)
+    model = DigitTransformer().eval()
+    x = torch.rand(3, 1, 28, 28)
+    assert model(x).shape == (3, 10)
+    torch.testing.assert_close(model(x)[1], model(x[1:2])[0], atol=1e-5, rtol=0)
+    result = ig.explain(model, x, target=4, tol=0.02)
+    change = (model(x) - model(torch.zeros_like(x)))[:, 4]
+    torch.testing.assert_close(result.values.sum((1, 2, 3)), change, atol=1e-4, rtol=0)
+    assert bool(result.converged.all())
