@@ -542,7 +542,7 @@ def test_a_process_that_is_killed_goes_on(place: Path, monkeypatch, how, jobs: s
     if how == signal.SIGTERM:
         assert "Stopped. What was finished is written." in said
         assert any(row["page"] == "leaf.html" for row in rows())
-    finished = len(pages.Journal(place / "integrand-out", (1, 1)).all().popitem()[1])
+    finished = len(pages.RecordJournal(place / "integrand-out", (1, 1)).all().popitem()[1])
     assert finished >= 1
     calls = computed(monkeypatch)
     quick = CODE + SLOW.replace("time.sleep(1.0)", "pass")  # the same numbers, sooner
@@ -661,7 +661,7 @@ def test_a_log_hears_now_and_then(place: Path, monkeypatch, capsys) -> None:
 
 
 def test_a_folder_without_records_is_empty(place: Path) -> None:
-    journal = pages.Journal(place / "nothing", (1, 1))
+    journal = pages.RecordJournal(place / "nothing", (1, 1))
     assert journal.all() == {}
     (place / "nothing/records").mkdir(parents=True)
     appended(journal.file, {"picture": {"file": 3, "maps": []}})

@@ -43,7 +43,7 @@ from .model.extra import checked_extra
 from .model.layout import Layout
 from .rules import Adaptive
 from .tables.results import decoded
-from .targets import as_target
+from .targets import TargetLike, as_target
 from .task import Task, is_predicted
 
 Progress = bool | Callable[[CallCount], None]
@@ -53,7 +53,7 @@ def explain(
     model: Callable[..., Any] | Field,
     inputs: Any,
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     method: str | ExplainerLike = "integrated",
     baseline: Any = None,
     tol: float | None = None,
@@ -187,7 +187,10 @@ def _check_loader(extra: Sequence[Any] | Mapping[str, Any], create_graph: bool) 
 
 
 def explained_by_batch(
-    explain_batch: Callable[..., Attribution], batches: Iterable[Any], target: Any, baseline: Any
+    explain_batch: Callable[..., Attribution],
+    batches: Iterable[Any],
+    target: TargetLike | None,
+    baseline: Any,
 ) -> Iterator[Attribution]:
     """An attribution for each batch, one at least."""
     empty = True
@@ -201,7 +204,7 @@ def explained_by_batch(
 
 
 def target_by_batch(
-    batches: Iterable[Any], target: Any, baseline: Any = None
+    batches: Iterable[Any], target: TargetLike | None, baseline: object = None
 ) -> Iterator[tuple[Any, Any]]:
     """The inputs of each batch, and its target; one with something for each example is taken apart
     as the examples are, and a ``baseline`` with something for each is refused."""
@@ -258,8 +261,8 @@ def _check_order(loader: DataLoader[Any]) -> None:
 
 
 def baseline_by_example(
-    method: str | ExplainerLike, baseline: Any, options: Mapping[str, Any]
-) -> Any:
+    method: str | ExplainerLike, baseline: object, options: Mapping[str, Any]
+) -> object:
     """The baseline, if its first axis may be one of examples; None where it is of references."""
     return None if _shares_references(method, options) else baseline
 
@@ -268,7 +271,7 @@ def make_task(
     method: str | ExplainerLike,
     model: Callable[..., Any] | Field,
     inputs: Any,
-    target: Any,
+    target: TargetLike | None,
     **options: Any,
 ) -> Task:
     """Lay out the inputs and pair the model with its target; methods that explain a layer accept
@@ -387,7 +390,7 @@ def _arrange_options(name: str, options: dict[str, Any], arrange: _Arrange) -> d
     }
 
 
-def _build(name: str, baseline: Any, tol: float | None, options: dict[str, Any]) -> Explainer:
+def _build(name: str, baseline: object, tol: float | None, options: dict[str, Any]) -> Explainer:
     """A published method, built by its factory; options it does not take are refused."""
     published = about(name)
     accepted, start = published.options, published.start
@@ -417,7 +420,7 @@ def _build(name: str, baseline: Any, tol: float | None, options: dict[str, Any])
     return as_explainer(published.build(**{start: baseline}, **options))
 
 
-def _replace_parts(method: Explainer, baseline: Any, tol: float | None) -> Explainer:
+def _replace_parts(method: Explainer, baseline: object, tol: float | None) -> Explainer:
     """The same method with another baseline and another tolerance, where these are given."""
     if baseline is None and tol is None:
         return method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -20,15 +21,16 @@ from .fields import Field
 from .integration.attribution import ExplainerLike
 from .integration.folder import AttributionFolder, FolderWriter
 from .model.network import weights_digest
+from .targets import TargetLike
 
 
 def explain_batches(
     model: Callable[..., Any] | Field,
     batches: Iterable[Any],
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     method: str | ExplainerLike = "integrated",
-    out: Any,
+    out: str | Path,
     resume: bool = False,
     **options: Any,
 ) -> AttributionFolder:
@@ -95,7 +97,7 @@ def explain_batches(
     return writer.end(count)
 
 
-def _fingerprint(model: Any, target: Any, method: Any, options: dict[str, Any]) -> str:
+def _fingerprint(model: object, target: object, method: object, options: dict[str, Any]) -> str:
     """A hash of what decides the maps, as far as it can be told from outside: weights, numbers,
     names and settings; not the code of a function."""
     indifferent = {"progress", "batch_size"}
@@ -104,7 +106,7 @@ def _fingerprint(model: Any, target: Any, method: Any, options: dict[str, Any]) 
     return digest(_spelled(parts).encode())
 
 
-def _spelled(value: Any) -> str:
+def _spelled(value: object) -> str:
     """A value in words that tell it from others: tensors by their numbers, parts by their fields,
     modules by their weights, functions by their names."""
     if isinstance(value, Tensor | np.ndarray):
@@ -137,7 +139,7 @@ def _digest_of(x: Any) -> str:
     return digest(f"{x.dtype}{shape}".encode() + array.tobytes())
 
 
-def _is_odd(x: Any) -> bool:
+def _is_odd(x: object) -> bool:
     """Whether NumPy has no type for a tensor's numbers."""
     return isinstance(x, Tensor) and x.dtype == torch.bfloat16
 

@@ -11,13 +11,14 @@ from .fields import Field
 from .integration.attribution import ExplainerLike
 from .tables.importance import LEVELS, Importance, ImportanceTally
 from .tables.results import as_table, grouped
+from .targets import TargetLike
 
 
 def summarize(
     model: Callable[..., Any] | Field,
     batches: Iterable[Any],
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     method: str | ExplainerLike = "integrated",
     groups: Mapping[str, Sequence[str | int]] | None = None,
     quantiles: Sequence[float] = LEVELS,

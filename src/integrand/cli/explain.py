@@ -62,7 +62,7 @@ from . import console, jobs, presets, summary
 from .jobs import Outcome
 from .pages import THUMBS, OutputFolder, PictureFiles, claimed, gap_text, stems
 from .progress import PictureProgress
-from .records import MapRecord, Picture, PictureRecord
+from .records import MapRecord, PictureFile, PictureRecord
 from .signals import undisturbed as undisturbed
 from .supplies import Supplies
 
@@ -161,7 +161,7 @@ class _Run:
             self.request.part,
             self.request.resume,
         )
-        self.errors: list[tuple[Picture, Exception]] = []
+        self.errors: list[tuple[PictureFile, Exception]] = []
         """Why pictures were not explained, until one is: what is wrong with all is no picture's
         fault."""
 
@@ -185,7 +185,7 @@ class _Run:
         if self.errors and not self._explained:
             raise self.errors[0][1]
 
-    def _missing(self) -> list[Picture]:
+    def _missing(self) -> list[PictureFile]:
         """The pictures that are to be computed."""
         changed = self.folder.changed if self.request.resume else []
         if changed:
@@ -209,7 +209,7 @@ class _Run:
         return missing
 
     def _one_by_one(
-        self, missing: Sequence[Picture], progress: PictureProgress
+        self, missing: Sequence[PictureFile], progress: PictureProgress
     ) -> Iterator[Outcome]:
         desk = self.desk
         for picture in missing:
@@ -231,7 +231,7 @@ class _Run:
             desk.tell_heard()
 
     def _side_by_side(
-        self, missing: Sequence[Picture], progress: PictureProgress
+        self, missing: Sequence[PictureFile], progress: PictureProgress
     ) -> Iterator[Outcome]:
         start = jobs.Start(self.request, self.desk.every)
         for outcome in jobs.explained(start, missing, self.request.jobs, self._begin):
@@ -245,7 +245,7 @@ class _Run:
                     self.desk.pass_on(kind, message)
             yield outcome
 
-    def _begin(self, picture: Picture) -> None:
+    def _begin(self, picture: PictureFile) -> None:
         methods = self.request.methods
         names = [f"{picture.stem}.html"]
         names += [f"{picture.stem}-{name}.png" for name in (*methods, "methods", _SAME_SCALE)]
@@ -275,7 +275,7 @@ class _Run:
                 _footnote(record.maps)
         progress.step()
 
-    def _take_error(self, picture: Picture, error: Exception) -> None:
+    def _take_error(self, picture: PictureFile, error: Exception) -> None:
         self.errors.append((picture, error))
         if self._explained:
             self._tell_errors()
@@ -353,7 +353,7 @@ def _digest_of(source: str) -> str:
         return ""
 
 
-def _blank(desk: Session, picture: Picture) -> PictureRecord:
+def _blank(desk: Session, picture: PictureFile) -> PictureRecord:
     return PictureRecord(
         printable(picture.source),
         picture.name,
@@ -377,7 +377,7 @@ class PictureWork:
     def __init__(
         self,
         desk: Session,
-        picture: Picture,
+        picture: PictureFile,
         progress: PictureProgress | None = None,
         tells: bool = False,
     ) -> None:
@@ -658,10 +658,10 @@ class Session:
         return self._opened(self.request.images)
 
     @cached_property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[PictureFile]:
         """The same, with what they and their files are called."""
         names, files = titles(self.images), stems(self.images)
-        return [Picture(image, printable(names[image]), files[image]) for image in self.images]
+        return [PictureFile(image, printable(names[image]), files[image]) for image in self.images]
 
     @cached_property
     def references(self) -> list[str]:

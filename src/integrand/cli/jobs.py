@@ -20,7 +20,7 @@ import torch
 
 from .. import errors
 from ..errors import IntegrandError, ModelError
-from .records import Picture, PictureRecord
+from .records import PictureFile, PictureRecord
 
 _STDERR = 2
 _TRIES = 2
@@ -42,7 +42,7 @@ class Outcome:
         error: why there is no map, where something else than the picture is the reason.
     """
 
-    picture: Picture
+    picture: PictureFile
     record: PictureRecord | None = None
     refused: Sequence[str] = ()
     full: bool = False
@@ -59,7 +59,7 @@ class Start:
 
 
 def explained(
-    start: Start, pictures: Sequence[Picture], jobs: int, begin: Callable[[Picture], None]
+    start: Start, pictures: Sequence[PictureFile], jobs: int, begin: Callable[[PictureFile], None]
 ) -> Iterator[Outcome | None]:
     """Explain pictures in so many processes; ``begin`` is told of each before it is handed out.
     Yields None now and then.
@@ -67,10 +67,10 @@ def explained(
     Raises:
         IntegrandError: where a process cannot begin.
     """
-    queue = deque(map(_Assignment, pictures))
+    queue = deque(map(_PictureAssignment, pictures))
     count = min(jobs, len(queue))
     threads = max(1, torch.get_num_threads() // max(1, count))
-    workers = [_Worker(start, threads) for _ in range(count)]
+    workers = [_PictureWorker(start, threads) for _ in range(count)]
     try:
         while queue or any(worker.task for worker in workers):
             for worker in workers:
@@ -89,14 +89,14 @@ def explained(
 
 
 @dataclass
-class _Assignment:
+class _PictureAssignment:
     """A picture to explain, and how often it ended its process."""
 
-    picture: Picture
+    picture: PictureFile
     lost: int = 0
 
 
-class _Worker:
+class _PictureWorker:
     """A process, and the picture that it has."""
 
     def __init__(self, start: Start, threads: int) -> None:
@@ -107,7 +107,7 @@ class _Worker:
     def _begin(self) -> None:
         self.starts += 1
         self.ready = False
-        self.task: _Assignment | None = None
+        self.task: _PictureAssignment | None = None
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", f"{__package__}.worker", str(theirs.fileno())]
         self.process = subprocess.Popen(
@@ -122,7 +122,7 @@ class _Worker:
         self.pipe = Connection(ours.detach())
         self.pipe.send((self.start.request, self.start.every, self.threads))
 
-    def give(self, task: _Assignment) -> None:
+    def give(self, task: _PictureAssignment) -> None:
         """Have a picture explained."""
         self.task = task
         try:
@@ -130,7 +130,7 @@ class _Worker:
         except OSError:  # it died just now, which its end of the pipe tells next
             return
 
-    def news(self, queue: deque[_Assignment]) -> Outcome | None:
+    def news(self, queue: deque[_PictureAssignment]) -> Outcome | None:
         """What came of the picture, if it is done."""
         try:
             while self.pipe.poll():
@@ -148,7 +148,7 @@ class _Worker:
             return self._replace(queue)
         return None
 
-    def _replace(self, queue: deque[_Assignment]) -> Outcome | None:
+    def _replace(self, queue: deque[_PictureAssignment]) -> Outcome | None:
         """Start anew; the picture is tried again, or given up."""
         task, how = self.task, self._died()
         self.stop()

@@ -36,7 +36,7 @@ from ..report.formatting import NO_GAP, NOT_CLAIMED
 from ..report.html import without_home
 from ..report.overview import MapEntry, PictureEntry, address, overview
 from . import console, summary
-from .records import Journal, MapRecord, PictureRecord, differences
+from .records import MapRecord, PictureRecord, RecordJournal, differences
 from .signals import undisturbed
 
 _INDEX = "index.html"
@@ -148,7 +148,7 @@ class OutputFolder:
     _next: float = 0.0
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.folder, self.part)
+        self.journal = RecordJournal(self.folder, self.part)
         self._new = not self.journal.file.exists()
         self._opened = False
         self.changed = self._changed()

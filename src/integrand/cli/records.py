@@ -31,7 +31,7 @@ _OURS = re.compile(r"[\w.-]+\.(?:html|png)|thumbs/[\w.-]+\.(?:png|jpg)")
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureFile:
     """A picture to explain: where it is, what it is called, and what its files are."""
 
     source: str
@@ -124,7 +124,7 @@ class PictureRecord:
         return record if fits and record.stem else None
 
 
-class Journal:
+class RecordJournal:
     """The journals of a folder, of which this process writes one.
 
     Args:

@@ -138,14 +138,7 @@ def compare(
     >>> result.winner("deletion") is None or result.winner("deletion") in result.scores.methods
     True
     """
-    if gradients is not None and tol is not None:
-        raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
-    if gradients is not None:
-        whole("gradients", gradients, least=1)
-    unknown = next((name for name in model_options if name not in known_options()), None)
-    if unknown is not None:
-        raise UnknownName("argument of compare", unknown, _ARGUMENTS)
-    named = methods_by_name(methods)
+    _check_arguments(gradients, tol, inference, model_options)
     metrics_used = metrics_by_name(metrics)
     task = Task.of(
         model,
@@ -158,7 +151,7 @@ def compare(
         **model_options,
     )
     tried = _for_inputs(vary_baseline, inputs, task)
-    explainers = _built(named, inputs, task, baseline, references, options or {})
+    explainers = _built(methods_by_name(methods), inputs, task, baseline, references, options or {})
     if seed is not None:
         explainers = {name: reseeded(method, seed) for name, method in explainers.items()}
         metrics_used = {name: reseeded(metric, seed) for name, metric in metrics_used.items()}
@@ -177,7 +170,7 @@ def compare(
         results = work.run(subject, progress)
         _check_any_map(results.scores, explainers)
         settings = _settings(subject, explainers, metrics_used, gradients, tol, seed)
-    notes = _with_spending(notes, results.scores, gradients)
+        notes = _with_spending(notes, results.scores, gradients)
     return _comparison(results, task, settings, compared_to, inference, notes)
 
 
@@ -187,6 +180,21 @@ def _check_any_map(scores: Scores, methods: Mapping[str, Explainer]) -> None:
     pairs = [(method, example) for method in methods for example in scores.examples]
     if pairs and all(pair in scores.reasons for pair in pairs):
         raise InputError(f"No method has a map of any example: {scores.reasons[pairs[0]]}")
+
+
+def _check_arguments(
+    gradients: int | None, tol: float | None, inference: object, model_options: Mapping[str, Any]
+) -> None:
+    """Check what can be checked before anything is opened."""
+    if gradients is not None and tol is not None:
+        raise InputError("gradients= and tol= both say what methods may spend: give one of them.")
+    if gradients is not None:
+        whole("gradients", gradients, least=1)
+    if not isinstance(inference, Inference):
+        raise InputError(f"inference= is an integrand.compare.Inference(…), not {inference!r}.")
+    unknown = next((name for name in model_options if name not in known_options()), None)
+    if unknown is not None:
+        raise UnknownName("argument of compare", unknown, _ARGUMENTS)
 
 
 _ARGUMENTS = tuple(inspect.signature(compare).parameters)[:-1]

@@ -32,7 +32,7 @@ _WIDE = 96  # columns of a terminal's text
 
 
 @dataclass(frozen=True)
-class Unit:
+class TextUnit:
     """A token, a word … as it is drawn: the text before it that belongs to none, and its own."""
 
     before: str
@@ -64,10 +64,10 @@ class _TextView:
     omitted: int
 
 
-def units(result: TextAttribution, i: int, scores: Tensor | None = None) -> list[Unit]:
+def units(result: TextAttribution, i: int, scores: Tensor | None = None) -> list[TextUnit]:
     """What is drawn of a text, in its order."""
     text = result.texts[i].text
-    shown: list[Unit] = []
+    shown: list[TextUnit] = []
     cursor = 0
     stays = result.kept[i] if result.granularity == "token" else ()
     names = result.tokens[i]
@@ -80,10 +80,10 @@ def units(result: TextAttribution, i: int, scores: Tensor | None = None) -> list
         name = text[max(start, cursor) : stop] if placed else names[k]
         cursor = max(cursor, stop)
         kept = bool(stays[k]) if stays else False
-        shown.append(Unit(visible(before), visible(name), numbers[k], kept, placed))
+        shown.append(TextUnit(visible(before), visible(name), numbers[k], kept, placed))
     rest = text[cursor:]
     if rest:
-        shown.append(Unit(visible(rest), "", 0.0, False, True))
+        shown.append(TextUnit(visible(rest), "", 0.0, False, True))
     return shown
 
 
@@ -178,7 +178,7 @@ def _rows(result: TextAttribution, i: int) -> Iterator[tuple[str, str, str, str]
         yield visible(name), number(float(scores.sum()), signed=True), number(limit), body
 
 
-def marked(shown: Sequence[Unit], limit: float) -> str:
+def marked(shown: Sequence[TextUnit], limit: float) -> str:
     """Units as HTML: escaped, coloured, with their numbers where one points at them."""
     pieces = []
     for unit, (red, green, blue) in zip(shown, _colours(shown, limit), strict=True):
@@ -241,7 +241,7 @@ def terminal(result: TextAttribution, colour: bool | None = None) -> str:
     return "\n\n".join(blocks)
 
 
-def _painted(shown: Sequence[Unit], limit: float) -> str:
+def _painted(shown: Sequence[TextUnit], limit: float) -> str:
     pieces: list[str] = []
     for unit, (red, green, blue) in zip(shown, _colours(shown, limit), strict=True):
         gap = " " if not unit.placed and pieces else ""
@@ -252,7 +252,7 @@ def _painted(shown: Sequence[Unit], limit: float) -> str:
     return "".join(pieces)
 
 
-def _colours(shown: Sequence[Unit], limit: float) -> list[tuple[int, int, int]]:
+def _colours(shown: Sequence[TextUnit], limit: float) -> list[tuple[int, int, int]]:
     """Red, green and blue of each unit."""
     if not shown:
         return []
@@ -262,7 +262,7 @@ def _colours(shown: Sequence[Unit], limit: float) -> list[tuple[int, int, int]]:
     return rgb
 
 
-def _numbered(shown: Sequence[Unit]) -> str:
+def _numbered(shown: Sequence[TextUnit]) -> str:
     """Every unit with its number, without colours."""
     pieces = []
     for unit in shown:

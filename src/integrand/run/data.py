@@ -316,7 +316,7 @@ class Texts(ABC):
             raise InputError(f"The text is not in UTF-8: {error}.") from None
 
 
-class Lines(Texts):
+class TextLines(Texts):
     """The lines of a file, found once and read when they are needed."""
 
     def __init__(self, file: Path) -> None:
@@ -335,7 +335,7 @@ class Lines(Texts):
             return opened.read(int(self.ends[number]) - start).rstrip(b"\r\n")
 
 
-class Cells(Texts):
+class CellRows(Texts):
     """A column of an Arrow table."""
 
     def __init__(self, column: Any) -> None:
@@ -517,7 +517,7 @@ def _of_table(section: DataSection, table: Any, model: object) -> Source:
         if more or not name:
             raise InputError('A model of texts reads one column: name it, columns = ["text"].')
         ids = _ids_of(table, section.id)
-        return TextSource(Cells(table[name]), model, section.max_characters, ids)
+        return TextSource(CellRows(table[name]), model, section.max_characters, ids)
     if section.door == "tables":
         return FrameSource(table, section.columns, section.id, model)
     if section.columns and len(section.columns) == 1:
@@ -553,7 +553,7 @@ def _text(section: DataSection, path: Path, model: object) -> Source:
         raise InputError(
             "Texts need a model that says how they become numbers: return an integrand.run.EncodedText."
         )
-    return TextSource(Lines(path), model, section.max_characters)
+    return TextSource(TextLines(path), model, section.max_characters)
 
 
 _HF_STATE = "state.json"

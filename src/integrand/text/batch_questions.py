@@ -18,10 +18,10 @@ from .encoding import Encoded
 from .layout import Row, sequences
 from .models import CLASSIFIER, MASKED, SEQ2SEQ, TAGGER, LanguageModel
 from .questions import (
-    Answer,
     Ask,
     Asker,
     Question,
+    TextAnswer,
     alike,
     default_target,
     label_name,
@@ -55,11 +55,11 @@ class Questions:
         """How many answers the longest question has."""
         return max((len(question.columns) for question in self.questions), default=1)
 
-    def columns(self) -> list[Answer]:
+    def columns(self) -> list[TextAnswer]:
         """Targets that are one answer each."""
         return [replace(self.target, column=number) for number in range(self.count)]
 
-    def words(self, model: LanguageModel, batch: int, target: Any) -> tuple[str, ...]:
+    def words(self, model: LanguageModel, batch: int, target: object) -> tuple[str, ...]:
         """F of each text, to readers; ``target`` is that of the attribution."""
         if self.questions:
             return tuple(question.words for question in self.questions)
@@ -79,7 +79,7 @@ class Questions:
 
 
 def ask(
-    target: Any, texts: Sequence[Encoded], asker: Asker, *, per_token: bool = False
+    target: object, texts: Sequence[Encoded], asker: Asker, *, per_token: bool = False
 ) -> Questions:
     """What a target means for texts.
 
@@ -108,7 +108,7 @@ def _answers(questions: Sequence[Question]) -> Questions:
     words = {question.words for question in questions}
     score = questions[0].score
     name = words.pop() if len(words) == 1 else f"{score} of each text's own words"
-    return Questions(Answer(name, score), tuple(questions))
+    return Questions(TextAnswer(name, score), tuple(questions))
 
 
 def _listed(target: Any, texts: Sequence[Encoded], model: LanguageModel) -> list[TextTarget] | None:
@@ -129,7 +129,7 @@ def _listed(target: Any, texts: Sequence[Encoded], model: LanguageModel) -> list
     return None if shared is None else [shared] * len(texts)
 
 
-def _ours(target: Any, model: LanguageModel) -> TextTarget | None:
+def _ours(target: object, model: LanguageModel) -> TextTarget | None:
     target = default_target(model, target)
     if model.kind == TAGGER and isinstance(target, tuple) and len(target) == 2:
         return TokenLabel(*target)
@@ -137,7 +137,7 @@ def _ours(target: Any, model: LanguageModel) -> TextTarget | None:
     return target if isinstance(target, kinds) else None
 
 
-def _output_target(target: Any, model: LanguageModel) -> Any:
+def _output_target(target: object, model: LanguageModel) -> Any:
     """A target of the model's outputs, its classes as numbers."""
     target = default_target(model, target)
     if isinstance(target, str) and target != "predicted":
@@ -149,7 +149,9 @@ def _output_target(target: Any, model: LanguageModel) -> Any:
     return target
 
 
-def _for_each_token(target: Any, texts: Sequence[Encoded], asker: Asker) -> list[Question] | None:
+def _for_each_token(
+    target: object, texts: Sequence[Encoded], asker: Asker
+) -> list[Question] | None:
     """The label, or the token, that is predicted at every token of each text; None for targets
     that are several tokens already."""
     model = asker.model
@@ -177,7 +179,7 @@ def _for_each_token(target: Any, texts: Sequence[Encoded], asker: Asker) -> list
     return questions
 
 
-def _target_words(model: LanguageModel, target: Any, number: int) -> str:
+def _target_words(model: LanguageModel, target: object, number: int) -> str:
     """A target of outputs, to readers."""
     if isinstance(target, Target):
         which = target.at(torch.tensor([number])).class_index

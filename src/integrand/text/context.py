@@ -21,9 +21,9 @@ from ..model.autograd import gradients
 from ..model.borrowed import borrowed
 from .batch_questions import Questions, ask, passes
 from .encoding import Encoded, TextLike, check_tokenizer, encode, with_sources
-from .forward import Reader
+from .forward import OutputReader
 from .layout import padded_rows
-from .models import LanguageModel, language_model, tokenizer_of
+from .models import LanguageModel, ModelLike, TokenizerLike, language_model, tokenizer_of
 from .questions import Asker
 from .targets import Continuation, Tokens
 
@@ -54,8 +54,8 @@ class ContextDependence:
 
 
 def context_dependence(
-    model: Any,
-    tokenizer: Any,
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
     prompt: TextLike,
     without: TextLike,
     *,
@@ -102,8 +102,8 @@ def context_dependence(
 
 
 def without_sources(
-    model: Any,
-    tokenizer: Any,
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
     prompt: str,
     sources: Sequence[str],
     *,
@@ -146,7 +146,9 @@ def without_sources(
     return sums[0] - sums[1:]
 
 
-def _asker(model: Any, tokenizer: Any, most: int, embeddings: str | nn.Module | None) -> Asker:
+def _asker(
+    model: ModelLike, tokenizer: TokenizerLike | None, most: int, embeddings: str | nn.Module | None
+) -> Asker:
     language = language_model(model, embeddings)
     tokenizer = tokenizer_of(tokenizer, model)
     check_tokenizer(tokenizer, language)
@@ -160,7 +162,7 @@ def _asker(model: Any, tokenizer: Any, most: int, embeddings: str | nn.Module | 
 def _answers(asker: Asker, text: Encoded, answer: Continuation) -> Tensor:
     """log p (Q,) of each token of an answer."""
     questions, arranged = _arranged(asker, text, answer)
-    reader = Reader(asker.model, questions.score)
+    reader = OutputReader(asker.model, questions.score)
     with borrowed(asker.model.module), gradients(False):
         answers: Tensor = reader(_vectors(asker.model, text), arranged)
     return answers[0]
@@ -169,7 +171,7 @@ def _answers(asker: Asker, text: Encoded, answer: Continuation) -> Tensor:
 def _log_probabilities(asker: Asker, text: Encoded, answer: Continuation) -> Tensor:
     """log p (Q, V) of all tokens, where each token of an answer stands."""
     _, arranged = _arranged(asker, text, answer)
-    reader = Reader(asker.model, "log-probability")
+    reader = OutputReader(asker.model, "log-probability")
     with borrowed(asker.model.module), gradients(False):
         logits = reader.logits(_vectors(asker.model, text), arranged[0])
     return logits[0].log_softmax(-1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 from ..errors import InputError
-from .models import LanguageModel
+from .models import LanguageModel, Tokenizer
 
 Message = Mapping[str, Any]
 TextLike = str | tuple[str, str] | Sequence[Message]
@@ -73,7 +73,7 @@ class Encoded:
         return self.text[start:stop] if stop > start else self.tokens[i]
 
 
-def encode(tokenizer: Any, text: TextLike, model: LanguageModel | None = None) -> Encoded:
+def encode(tokenizer: Tokenizer, text: TextLike, model: LanguageModel | None = None) -> Encoded:
     """A text, a pair or a chat as tokens, checked against the model that shall read them.
 
     Raises:
@@ -94,7 +94,7 @@ def encode(tokenizer: Any, text: TextLike, model: LanguageModel | None = None) -
     return encoded
 
 
-def _tokenised(tokenizer: Any, *texts: str, **options: Any) -> Any:
+def _tokenised(tokenizer: Tokenizer, *texts: str, **options: Any) -> Any:
     try:
         return tokenizer(*texts, return_offsets_mapping=True, return_token_type_ids=True, **options)
     except NotImplementedError as error:
@@ -132,7 +132,7 @@ def check_tokens(ids: Sequence[int], model: LanguageModel) -> None:
         )
 
 
-def check_tokenizer(tokenizer: Any, model: LanguageModel) -> None:
+def check_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> None:
     """Check that a tokenizer's vocabulary fits into a model's table.
 
     Raises:
@@ -148,7 +148,7 @@ def check_tokenizer(tokenizer: Any, model: LanguageModel) -> None:
 # --- kinds of texts ---------------------------------------------------------------------------------------------------
 
 
-def _encoded(tokenizer: Any, text: str, output: Any) -> Encoded:
+def _encoded(tokenizer: Tokenizer, text: str, output: Any) -> Encoded:
     ids = tuple(int(number) for number in output["input_ids"])
     offsets = tuple((int(a), int(b)) for a, b in output["offset_mapping"])
     special = special_ids(tokenizer)
@@ -163,7 +163,7 @@ def _encoded(tokenizer: Any, text: str, output: Any) -> Encoded:
     )
 
 
-def special_ids(tokenizer: Any) -> set[int]:
+def special_ids(tokenizer: Tokenizer) -> set[int]:
     """The ids of special tokens. The one for unknown words is none: it stands for a word of the
     text."""
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
@@ -174,7 +174,7 @@ def _types(output: Any, ids: Sequence[int]) -> tuple[int, ...]:
     return () if types is None else tuple(int(number) for number in types)
 
 
-def _pair(tokenizer: Any, texts: tuple[str, ...]) -> Encoded:
+def _pair(tokenizer: Tokenizer, texts: tuple[str, ...]) -> Encoded:
     if len(texts) != 2:
         raise InputError(
             f"A tuple is a pair of texts, and this one has {len(texts)}: give several texts as a list."
@@ -193,7 +193,7 @@ def _pair(tokenizer: Any, texts: tuple[str, ...]) -> Encoded:
     return replace(encoded, offsets=offsets, messages=pieces)
 
 
-def _chat(tokenizer: Any, messages: Sequence[Message]) -> Encoded:
+def _chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
     contents = [_content(message) for message in messages]
     if not contents:
         raise InputError("The chat is empty: there is no token to explain.")
@@ -283,7 +283,7 @@ def listed_texts(texts: Any) -> list[TextLike]:
 # --- what follows a prompt --------------------------------------------------------------------------------------------
 
 
-def continuation(tokenizer: Any, encoded: Encoded, text: str) -> tuple[int, ...]:
+def continuation(tokenizer: Tokenizer, encoded: Encoded, text: str) -> tuple[int, ...]:
     """The tokens that a text has behind a prompt.
 
     Raises:
@@ -308,7 +308,7 @@ def continuation(tokenizer: Any, encoded: Encoded, text: str) -> tuple[int, ...]
     return tuple(number for number, (start, stop) in rest if stop > start)
 
 
-def token_id(tokenizer: Any, token: str | SupportsIndex, vocabulary: int | None) -> int:
+def token_id(tokenizer: Tokenizer, token: str | SupportsIndex, vocabulary: int | None) -> int:
     """The id of one token, by its text, its name or its number.
 
     Raises:

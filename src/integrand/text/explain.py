@@ -49,17 +49,25 @@ from .encoding import (
     special_ids,
     with_sources,
 )
-from .forward import Reader
+from .forward import OutputReader
 from .keeping import Keep, kept_tokens
 from .layout import Row, padded_rows
-from .models import CAUSAL, LanguageModel, language_model, tokenizer_of
+from .models import (
+    CAUSAL,
+    LanguageModel,
+    ModelLike,
+    Tokenizer,
+    TokenizerLike,
+    language_model,
+    tokenizer_of,
+)
 from .questions import Asker
 from .result import TextAttribution
 
 
 def explain(
-    model: Any,
-    tokenizer: Any,
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
     texts: Any,
     *,
     target: Any = None,
@@ -143,19 +151,19 @@ def explain(
         asker.pad,
         left=language.kind == CAUSAL,
     )
-    job = _Job(language, asker, encoded, rows, keep)
+    job = _TextJob(language, asker, encoded, rows, keep)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
     return job.run(target, method, baseline, per_token=per_token, **options).by(granularity)
 
 
 def explain_ids(
-    model: Any,
+    model: ModelLike,
     input_ids: Tensor | Sequence[Sequence[int]],
     *,
     attention_mask: Tensor | None = None,
     token_type_ids: Tensor | None = None,
     target: Any = None,
-    tokenizer: Any = None,
+    tokenizer: TokenizerLike | None = None,
     method: str | ExplainerLike = "integrated",
     baseline: BaselineLike = "zero",
     keep: Keep = None,
@@ -203,7 +211,8 @@ def explain_ids(
     ids = _ids(input_ids)
     mask = _as_shape(attention_mask, ids, "attention_mask")
     types = _as_shape(token_type_ids, ids, "token_type_ids")
-    asker = Asker(language, tokenizer, max_new_tokens)
+    words = None if tokenizer is None else tokenizer_of(tokenizer, model)
+    asker = Asker(language, words, max_new_tokens)
     rows = []
     for number, slots in enumerate(ids.tolist()):
         real = (
@@ -215,8 +224,8 @@ def explain_ids(
             raise InputError(f"Example {number} is empty: its attention mask is 0 everywhere.")
         kinds = () if types is None else tuple(types[number].tolist())
         rows.append(Row(tuple(slots), real, kinds))
-    encoded = [_named(row, tokenizer, language) for row in rows]
-    job = _Job(language, asker, encoded, rows, keep)
+    encoded = [_named(row, words, language) for row in rows]
+    job = _TextJob(language, asker, encoded, rows, keep)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
     return job.run(target, method, baseline, per_token=per_token, **options)
 
@@ -244,7 +253,7 @@ def _with_all_sources(
     ]
 
 
-def _ids(input_ids: Any) -> Tensor:
+def _ids(input_ids: object) -> Tensor:
     ids = torch.as_tensor(input_ids)
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise InputError(f"Token ids are whole numbers, not {ids.dtype}.")
@@ -256,7 +265,7 @@ def _ids(input_ids: Any) -> Tensor:
     return ids.detach().long().cpu()
 
 
-def _as_shape(entries: Any, ids: Tensor, name: str) -> Tensor | None:
+def _as_shape(entries: object, ids: Tensor, name: str) -> Tensor | None:
     if entries is None:
         return None
     tensor = torch.as_tensor(entries).detach().cpu()
@@ -268,7 +277,7 @@ def _as_shape(entries: Any, ids: Tensor, name: str) -> Tensor | None:
     return tensor.long()
 
 
-def _named(row: Row, tokenizer: Any, model: LanguageModel) -> Encoded:
+def _named(row: Row, tokenizer: Tokenizer | None, model: LanguageModel) -> Encoded:
     """Tokens that there is no text of."""
     ids = row.tokens
     check_tokens(ids, model)
@@ -288,7 +297,7 @@ def _named(row: Row, tokenizer: Any, model: LanguageModel) -> Encoded:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _TextJob:
     """Texts that a model is asked about."""
 
     model: LanguageModel
@@ -360,7 +369,7 @@ class _Job:
         order = self._order(start, method, options)
         with self.model.padding(pad), _degenerate(self.model, start, moves), _numbered(order):
             parts = _explained(
-                Reader(self.model, questions.score),
+                OutputReader(self.model, questions.score),
                 vectors[order],
                 questions.at(order),
                 per_token=per_token,
@@ -399,7 +408,7 @@ class _Job:
 
 
 def _explained(
-    reader: Reader, vectors: Tensor, questions: Questions, *, per_token: bool, **options: Any
+    reader: OutputReader, vectors: Tensor, questions: Questions, *, per_token: bool, **options: Any
 ) -> list[Attribution]:
     """The attribution of a question, or one for each of its tokens."""
     if per_token:

@@ -23,7 +23,7 @@ Arranged = Mapping[str, Any]
 """What ``layout.sequences`` made for some rows, and what is asked of them."""
 
 
-class Reader(nn.Module):
+class OutputReader(nn.Module):
     """A model of texts as a function of the vectors of their tokens.
 
     Args:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,33 @@ _LISTS = {
     CAUSAL: "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     SEQ2SEQ: "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
 }
+
+ModelLike = nn.Module | str | Path
+"""A model of Hugging Face, by object or by the folder it was saved to."""
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer; the fast ones of transformers have it."""
+
+    all_special_ids: list[int]
+    mask_token_id: Any
+    unk_token_id: Any
+
+    def __call__(self, *texts: Any, **options: Any) -> Any: ...
+
+    def apply_chat_template(self, *messages: Any, **options: Any) -> Any: ...
+
+    def convert_ids_to_tokens(self, *ids: Any, **options: Any) -> Any: ...
+
+    def decode(self, *ids: Any, **options: Any) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+TokenizerLike = Tokenizer | str | Path
+"""A tokenizer, by object or by the folder it was saved to."""
 
 
 @dataclass(eq=False)
@@ -272,7 +299,7 @@ def _known_classes() -> dict[str, frozenset[str]]:
     return _classes
 
 
-def language_model(model: Any, embeddings: str | nn.Module | None = None) -> LanguageModel:
+def language_model(model: ModelLike, embeddings: str | nn.Module | None = None) -> LanguageModel:
     """A model of texts, by object or as the local folder that ``save_pretrained`` wrote.
 
     Raises:
@@ -284,7 +311,7 @@ def language_model(model: Any, embeddings: str | nn.Module | None = None) -> Lan
     return LanguageModel(model, embeddings)
 
 
-def tokenizer_of(tokenizer: Any, model: Any) -> Any:
+def tokenizer_of(tokenizer: TokenizerLike | None, model: ModelLike) -> Tokenizer:
     """A tokenizer, by object or local folder; that of the model's folder where none is given.
 
     Raises:
@@ -293,8 +320,9 @@ def tokenizer_of(tokenizer: Any, model: Any) -> Any:
     where = model if tokenizer is None else tokenizer
     if isinstance(where, str | Path):
         auto = optional("transformers", extra="text", needs=_NEEDS).AutoTokenizer
-        return _from(auto.from_pretrained, _folder(where), "tokenizer")
-    if tokenizer is None:
+        loaded: Tokenizer = _from(auto.from_pretrained, _folder(where), "tokenizer")
+        return loaded
+    if tokenizer is None or isinstance(tokenizer, str | Path):
         raise InputError(
             "There is no tokenizer: give the one of the model, or explain ids with ig.text.explain_ids."
         )

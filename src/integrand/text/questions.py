@@ -68,7 +68,7 @@ class Question:
 
 
 @part
-class Answer(Target):
+class TextAnswer(Target):
     """The sum of a model's answers (N, Q), or one of them.
 
     Args:
@@ -90,17 +90,17 @@ class Answer(Target):
     def score(self) -> Target:
         inverse = {"log-probability": torch.exp, "log-odds": torch.sigmoid}
         apply = inverse.get(self.score_kind)
-        return self if apply is None else _Probability(self, apply)
+        return self if apply is None else _TokenProbability(self, apply)
 
     def __repr__(self) -> str:
         return self.words
 
 
 @part
-class _Probability(Target):
+class _TokenProbability(Target):
     """The probability that an answer is the logarithm, or the log-odds, of."""
 
-    answer: Answer
+    answer: TextAnswer
     inverse: Callable[[Tensor], Tensor]
     by_row: ClassVar[bool] = True
 
@@ -124,7 +124,7 @@ class Asker:
     most: int = 16
     written: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def question(self, target: Any, text: Encoded) -> Question:
+    def question(self, target: object, text: Encoded) -> Question:
         """What a target means for a text.
 
         Raises:
@@ -379,7 +379,7 @@ def label_name(model: LanguageModel, number: int) -> str:
     return next((name for name, known in model.labels.items() if known == number), str(number))
 
 
-def default_target(model: LanguageModel, target: Any) -> Any:
+def default_target(model: LanguageModel, target: object) -> Any:
     """A target as people write it → one of ours, or what ``ig.explain`` takes.
 
     Raises:

@@ -37,7 +37,7 @@ class DigitNet(nn.Module):
         return logits
 
 
-class _Block(nn.Module):
+class _EncoderBlock(nn.Module):
     """Attention and a perceptron, each behind a norm and around a shortcut: (N, T, D) → (N, T, D)."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -69,7 +69,7 @@ class DigitTransformer(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, width, 4, stride=4)
         self.places = nn.Parameter(0.02 * torch.randn(1, 49, width))
-        self.blocks = nn.Sequential(*(_Block(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(_EncoderBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 10)
 
