@@ -12,6 +12,7 @@ import torch
 from sklearn import linear_model as lm
 from sklearn.datasets import make_multilabel_classification
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -238,3 +239,26 @@ def test_a_model_that_says_something_else_than_its_weights_is_refused() -> None:
 def test_options_of_torch_models_are_refused() -> None:
     with pytest.raises(InputError, match="LinearRegression takes none"):
         ig.explain(fitted(lm.LinearRegression(), Y), ROWS, batch_size=3)
+
+
+@pytest.mark.parametrize("kind", ["linear", "forest", "lightgbm"])
+def test_labels_that_are_other_numbers_than_places_are_warned_of(kind: str) -> None:
+    """Classes 1 and 2: target=1 is the place of the class called 2, and says so; "2" is that class."""
+    draws = np.random.default_rng(0).normal(size=(80, 3))
+    labels = np.where(draws[:, 0] > 0, 2, 1)
+    model: Any = {
+        "linear": lambda: lm.LogisticRegression(),
+        "forest": lambda: RandomForestClassifier(3, max_depth=3, random_state=0),
+        "lightgbm": lambda: pytest.importorskip("lightgbm").LGBMClassifier(
+            n_estimators=3, verbose=-1, n_jobs=1
+        ),
+    }[kind]()
+    model.fit(draws, labels)
+    with pytest.warns(ig.errors.LabelWarning, match="labelled '2'"):
+        by_place = ig.explain(model, draws[:4], target=1)
+    by_label = ig.explain(model, draws[:4], target="2")
+    assert torch.equal(by_place.output, by_label.output)
+    margin = by_label.output.numpy() > (0.5 if kind == "forest" else 0)
+    np.testing.assert_array_equal(margin, model.predict(draws[:4]) == 2)
+    with pytest.raises(ig.errors.TargetError, match="its classes are '1', '2'"):
+        ig.explain(model, draws[:4], target="3")

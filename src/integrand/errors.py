@@ -27,6 +27,7 @@
     ├── KinkWarning                      second derivatives do not see the kinks of the model
     ├── FitnessWarning                   fitness could not tell the baselines apart
     ├── OneOutputWarning                 "predicted" of a model with one output per row
+    ├── LabelWarning                     an int was taken for the place of a class that is labelled otherwise
     ├── MixedColumnsWarning              columns of a pipeline that come from several of the frame
     ├── SupportWarning                   support regressors have not learnt what they should say
     ├── OneTokenWarning                  a corrupt text that differs in one token ranks none
@@ -166,6 +167,10 @@ class FitnessWarning(IntegrandWarning):
 
 class OneOutputWarning(IntegrandWarning):
     """ "predicted" of a model with one output per row was taken for the sign of a logit."""
+
+
+class LabelWarning(IntegrandWarning):
+    """An int was taken for the place of a class, and classes are labelled with other numbers."""
 
 
 class MixedColumnsWarning(IntegrandWarning):

@@ -326,7 +326,7 @@ def test_a_wrong_number_of_features_and_of_outputs() -> None:
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.FitnessWarning")
 def test_the_usual_methods_take_trees() -> None:
-    """The default method and Weighted Gradients need no rule of their own; those that need a gradient say what to take."""
+    """The default method and Weighted Gradients need no rule of their own; nor do Expected Gradients; those that need a gradient say what to take."""
     model = sk.RandomForestClassifier(20, random_state=0).fit(X, KIND > 2)
     rows = X[:10]
     sides = torch.from_numpy(model.predict(rows).astype(int))
@@ -346,8 +346,11 @@ def test_the_usual_methods_take_trees() -> None:
     mean = torch.stack([part.values for part in several]).double()
     expected = torch.einsum("rb,rbf->bf", weighted.weights, mean)
     torch.testing.assert_close(weighted.values, expected, rtol=0, atol=1e-12)
+    pool = {"target": sides, "baseline": torch.from_numpy(X[20:24])}
+    expected_gradients = ig.explain(model, rows, method="expected", **pool)
+    torch.testing.assert_close(expected_gradients.values.double(), mean.mean(0), rtol=0, atol=1e-12)
     with pytest.raises(ig.errors.NoGradient, match="method='generalized'"):
-        ig.explain(model, rows, target=1, method="expected", baseline=torch.from_numpy(X[:50]))
+        ig.explain(model, rows, method="idgi", baseline=0.0, target=1)
 
 
 def test_predicted_and_several_targets() -> None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ...core.optional import is_instance
 from ...core.segment import Segment
 from ...errors import ModelError, TargetError
-from ...targets import Output, as_target
 from ..base import Field
 from ..embedded_trees import EmbeddedTrees
+from ..labels import class_target
 from ..torch import TorchField
 from ..trees import TreeField
 from .models import ModelReading, answer_to, read
@@ -60,7 +60,9 @@ class ScikitLearnField(TorchField):
 
     def __init__(self, model: Any, target: Any = None) -> None:
         self.reading = _read_pipeline(model) if _is_pipeline(model) else read(model)
-        super().__init__(self.reading.network, _target(self.reading, target))
+        super().__init__(
+            self.reading.network, class_target(target, self.reading.classes, self.reading.name)
+        )
         self.log_probabilities = self.reading.log_probabilities
         if target is None:
             self._check_default(self.reading)
@@ -109,19 +111,6 @@ class ScikitLearnField(TorchField):
 
 def _is_pipeline(model: object) -> bool:
     return is_instance(model, "sklearn.pipeline", "Pipeline")
-
-
-def _target(reading: ModelReading, target: Any) -> Any:
-    """The target, a class by the number of its column where it is called by its label."""
-    if target is None:
-        return Output()
-    if isinstance(target, str):
-        labels = [str(label) for label in reading.classes]
-        if target not in labels:
-            known = f": its classes are {', '.join(map(repr, labels))}" if labels else ""
-            raise TargetError(f"{reading.name} has no class {target!r}{known}.")
-        return as_target(labels.index(target))
-    return as_target(target)
 
 
 def _front(pipeline: Any) -> nn.Module:

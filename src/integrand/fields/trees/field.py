@@ -19,8 +19,9 @@ from ...core.segment import Evaluation, Segment
 from ...core.shapes import describe, flattened
 from ...errors import ModelError, TargetError
 from ...model.autograd import gradients
-from ...targets import Output, Target, as_target
+from ...targets import Target, as_target
 from ..base import Field
+from ..labels import class_target
 from ..steps import (
     Booleans,
     CrossingTimes,
@@ -111,7 +112,7 @@ class TreeField(StepField):
 
     def __init__(self, model: object, target: Any = None) -> None:
         self.trees = read_trees(model)
-        self.target = Output() if target is None else as_target(target)
+        self.target = class_target(target, self.trees.labels, self.trees.name)
         self._check_default(target)
 
     def _check_default(self, target: Any) -> None:

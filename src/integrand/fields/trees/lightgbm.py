@@ -54,7 +54,8 @@ class LightGBM(TreeReader):
             # Of forests LightGBM averages what it predicts, not the raw score.
             return said / _rounds(dump) if dump["average_output"] else said
 
-        return TreeModel(checked(name, ensemble, raw, np.float64), link, name)
+        labels = tuple(model.classes_) if isinstance(model, lightgbm.LGBMClassifier) else ()
+        return TreeModel(checked(name, ensemble, raw, np.float64), link, name, labels)
 
 
 def _ensemble(dump: dict[str, Any], name: str) -> TreeEnsemble:

@@ -94,11 +94,13 @@ class TreeModel:
         ensemble: its trees.
         link: what their sum means.
         name: what the model is called, in messages.
+        labels: what its classes are called, in order; empty where it does not say.
     """
 
     ensemble: TreeEnsemble
     link: MarginLink
     name: str
+    labels: tuple[object, ...] = ()
 
 
 class TreeReader(ABC):

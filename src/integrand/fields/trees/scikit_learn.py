@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class ScikitLearn(TreeReader):
         kind = _kind(model)
         assert kind is not None
         read: TreeModel = kind(model)
-        return read
+        return replace(read, labels=_labels(model))
 
 
 def _kind(model: object) -> Any:
@@ -139,6 +140,15 @@ def _names(model: BaseEstimator) -> tuple[str, ...] | None:
         return tuple(map(str, model.feature_names_in_))
     except AttributeError:
         return None
+
+
+def _labels(model: BaseEstimator) -> tuple[object, ...]:
+    """The labels of a classifier that answers one question."""
+    from sklearn.base import is_classifier
+
+    if not is_classifier(model) or isinstance(model.classes_, list):
+        return ()
+    return tuple(model.classes_)
 
 
 def _classes(model: BaseEstimator) -> int:
