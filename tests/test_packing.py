@@ -331,6 +331,7 @@ def test_out_of_memory_halves_and_goes_on(error: Exception, quiet: None) -> None
     assert small.cost.gradients == large.cost.gradients
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.SmallerCallsWarning")
 def test_the_smaller_size_is_remembered() -> None:
     cramped = Cramped(tanh_mlp(), 9, ERRORS[0])
     field = ig.TorchField(cramped, 0, batch_size=64)
@@ -340,6 +341,7 @@ def test_the_smaller_size_is_remembered() -> None:
     assert cramped.attempts == [8] * 8
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.SmallerCallsWarning")
 def test_out_of_memory_halfway_through() -> None:
     """The first calls fit; what they found is kept, and only the rows that failed are taken again."""
 
@@ -377,6 +379,7 @@ def test_out_of_memory_in_a_descent(quiet: None) -> None:
     torch.testing.assert_close(small.values, large.values, rtol=0, atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.SmallerCallsWarning")
 def test_a_single_row_that_does_not_fit() -> None:
     cramped = Cramped(tanh_mlp(), 0, ERRORS[1])
     with pytest.raises(

@@ -139,7 +139,7 @@ def test_the_command(toys: None, tmp_path: Path) -> None:
         ((str(file), "--run", "frist"), "first"),
         (("weigthed",), "weighted"),
         (
-            ("weighted", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "w")),
+            ("paths", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "w")),
             "needs --data",
         ),
     ):

@@ -535,7 +535,8 @@ def _explained(
 
 def _map_record(name: str, attribution: Attribution) -> MapRecord:
     numbers = {column: values[0].item() for column, values in per_example(attribution).items()}
-    numbers.pop("missed")
+    for column in ("missed", "standard_errors"):
+        numbers.pop(column)
     cost = attribution.cost
     try:
         title = about_method(name).title

@@ -114,7 +114,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that can be written in UTF-8: what a file's name holds beside that becomes a sign each.
+    r"""A text that can be written in UTF-8: what a file's name holds beside that becomes a sign each.
 
     >>> printable("caf\udce9.png")
     'caf�.png'
@@ -138,7 +138,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     if minutes < 24 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def plain_cell(text: str) -> str:

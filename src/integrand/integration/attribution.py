@@ -555,7 +555,7 @@ def as_explainer(method: ExplainerLike) -> Explainer:
     declares."""
     if isinstance(method, Explainer):
         return method
-    if isinstance(method, PrintedText):  # of a map that was read from a file: it cannot be run
+    if not callable(method):  # such as a printed name: it can be asked, and not be run
         return _StrangerExplainer(method)
     check_callable(method, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
     return _StrangerExplainer(method)
