@@ -555,8 +555,9 @@ def as_explainer(method: ExplainerLike) -> Explainer:
     declares."""
     if isinstance(method, Explainer):
         return method
-    if not callable(method):  # such as a printed name: it can be asked, and not be run
-        return _StrangerExplainer(method)
+    given: object = method
+    if not callable(given):  # such as a printed name: it can be asked, and not be run
+        return _StrangerExplainer(given)
     check_callable(method, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
     return _StrangerExplainer(method)
 
