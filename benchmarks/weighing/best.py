@@ -1,6 +1,6 @@
 """How much is there to gain: the best weights on the simplex by each criterion, and what they are worth by all others.
 
-    python -m benchmarks.weighing.best lite0 --data FOLDER [--examples 50] [--minutes 60] [--scratch /tmp/maps]
+    python -m benchmarks.weighing.best lite0 --data FOLDER [--examples 50] [--minutes 60] [--scratch MAPS]
 
 Maps are linear in the weights, so a search takes forward passes only. For every example that ``benchmarks.weighing.study`` has scored:
 
@@ -27,7 +27,7 @@ from integrand.compare.scores import Scores
 
 from .evidence import SEEN, Photograph, taken
 from .judge import DIRECTIONS, IMPUTED, Predict, criterion, frozen
-from .study import EVERY, SETTINGS, arguments, gathered, noted, problem_of, write
+from .study import SETTINGS, arguments, gathered, noted, one_by_one, problem_of
 
 STEP = 1 / 3
 SEARCHED = ("deletion", "insertion")
@@ -153,33 +153,26 @@ def go_on(
     nodes: int | None = None,
 ) -> Scores | None:
     """Search on the photographs of the study that ``file`` does not hold yet, and write it after each."""
-    until = None if minutes is None else time.monotonic() + 60 * minutes
-    scores = gathered(file)
-    written, pending = time.monotonic(), 0
-    for number in numbers:
-        name = problem.ids[number]
-        if name not in study.examples or (scores is not None and name in scores.examples):
-            continue
-        if until is not None and time.monotonic() > until:
-            print(f"out of time before photograph {number}", flush=True)
-            break
+    options = {} if nodes is None else {"nodes": nodes}
+
+    def score(number: int, name: str) -> Scores:
+        nonlocal fast
         fast = fast or frozen(problem.model, problem.load([number]).x)
         known = study.about[name]
         starts = {
             label: torch.tensor(known["weights"][label]["corners"], dtype=torch.float64)
             for label in STARTS
         }
-        options = {} if nodes is None else {"nodes": nodes}
         with taken(problem, number, fast, scratch=scratch, known=known, **options) as photograph:
-            row = scored(photograph, name, starts)
-        scores = row if scores is None else scores.merge(row)
-        pending += 1
-        if time.monotonic() - written > EVERY:
-            written, pending = write(scores, file), 0
-            print(f"{number} {name}: {row.about[name]['seconds']:.1f} s of CPU", flush=True)
-    if scores is not None and pending:
-        write(scores, file)
-    return scores
+            return scored(photograph, name, starts)
+
+    photographs = [(number, problem.ids[number]) for number in numbers]
+    return one_by_one(
+        [(number, name) for number, name in photographs if name in study.examples],
+        file,
+        score,
+        minutes,
+    )
 
 
 def main() -> None:

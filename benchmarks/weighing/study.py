@@ -1,6 +1,6 @@
 """All weightings on every photograph, from one set of gradients each.
 
-    python -m benchmarks.weighing.study lite0 --data FOLDER [--examples 50] [--minutes 60] [--scratch /tmp/maps]
+    python -m benchmarks.weighing.study lite0 --data FOLDER [--examples 50] [--minutes 60] [--scratch MAPS]
     python -m benchmarks.weighing.study lite0 --data FOLDER --held-out
 
 Photographs (or digits) come in the order that seed 0 shuffles them into; after each one docs/results/truth/NAME/scores.parquet is written anew,
@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,26 +187,41 @@ def go_on(
     **options: Any,
 ) -> Scores | None:
     """Score the photographs that ``file`` does not hold yet, one after the other, and write it after each."""
-    until = None if minutes is None else time.monotonic() + 60 * minutes
-    scores = gathered(file)
-    written, pending = time.monotonic(), 0
-    for number in numbers:
-        name = problem.ids[number]
-        if scores is not None and name in scores.examples:
-            continue
-        if until is not None and time.monotonic() > until:
-            print(f"out of time before photograph {number}", flush=True)
-            break
+
+    def score(number: int, name: str) -> Scores:
+        nonlocal fast
         spent = time.process_time()
         fast = fast or frozen(problem.model, problem.load([number]).x)
         with taken(problem, number, fast, scratch=scratch, **options) as photograph:
             row = scored(photograph, name, candidates)
         row.about[name]["seconds"] = round(time.process_time() - spent, 2)
+        return row
+
+    return one_by_one([(number, problem.ids[number]) for number in numbers], file, score, minutes)
+
+
+def one_by_one(
+    photographs: Sequence[tuple[int, str]],
+    file: Path,
+    score: Callable[[int, str], Scores],
+    minutes: float | None,
+) -> Scores | None:
+    """Score the photographs, by number and name, that ``file`` does not hold yet, and write it now and then."""
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    scores = gathered(file)
+    written, pending = time.monotonic(), 0
+    for number, name in photographs:
+        if scores is not None and name in scores.examples:
+            continue
+        if until is not None and time.monotonic() > until:
+            print(f"out of time before photograph {number}", flush=True)
+            break
+        row = score(number, name)
         scores = row if scores is None else scores.merge(row)
         pending += 1
         if time.monotonic() - written > EVERY:
             written, pending = write(scores, file), 0
-            print(f"{number} {name}: {time.process_time() - spent:.1f} s of CPU", flush=True)
+            print(f"{number} {name}: {row.about[name]['seconds']:.1f} s of CPU", flush=True)
     if scores is not None and pending:
         write(scores, file)
     return scores

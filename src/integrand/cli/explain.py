@@ -16,6 +16,7 @@ says (and not as timings say, which differ from run to run). The same picture ha
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -534,9 +535,12 @@ def _explained(
 
 
 def _map_record(name: str, attribution: Attribution) -> MapRecord:
-    numbers = {column: values[0].item() for column, values in per_example(attribution).items()}
-    for column in ("missed", "standard_errors"):
-        numbers.pop(column)
+    columns = {spec.name for spec in dataclasses.fields(MapRecord)}
+    numbers = {
+        column: values[0].item()
+        for column, values in per_example(attribution).items()
+        if column in columns
+    }
     cost = attribution.cost
     try:
         title = about_method(name).title

@@ -6,23 +6,19 @@ once more, and then counts as failed, with the reason. Ctrl-C is the driver's, w
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
 
 from .. import errors
-from ..errors import IntegrandError, ModelError
+from ..core.processes import ChildProcess, ending, error_named
+from ..errors import ModelError
 from .records import PictureFile, PictureRecord
 
-_STDERR = 2
 _TRIES = 2
 """How often a picture is begun that ends its process."""
 _STARTS = 3
@@ -108,18 +104,8 @@ class _PictureWorker:
         self.starts += 1
         self.ready = False
         self.task: _PictureAssignment | None = None
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", f"{__package__}.worker", str(theirs.fileno())]
-        self.process = subprocess.Popen(
-            [*command, str(os.getpid())],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=_STDERR,  # what models print is no result
-            start_new_session=True,  # Ctrl-C is the driver's
-        )
-        theirs.close()
-        self.pipe = Connection(ours.detach())
+        self.child = ChildProcess(f"{__package__}.worker")
+        self.pipe = self.child.pipe
         self.pipe.send((self.start.request, self.start.every, self.threads))
 
     def give(self, task: _PictureAssignment) -> None:
@@ -150,7 +136,7 @@ class _PictureWorker:
 
     def _replace(self, queue: deque[_PictureAssignment]) -> Outcome | None:
         """Start anew; the picture is tried again, or given up."""
-        task, how = self.task, self._died()
+        task, how = self.task, ending(self.child.exit_code(), "its")
         self.stop()
         if task is None and self.starts >= _STARTS:
             raise ModelError(f"A process cannot begin: loading the model {how}.")
@@ -165,29 +151,14 @@ class _PictureWorker:
         self._begin()
         return outcome
 
-    def _died(self) -> str:
-        try:
-            code = self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            return "closed the connection"
-        return f"ended its process (signal {-code})" if code < 0 else f"ended its process ({code})"
-
     def stop(self) -> None:
         """End the process, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
+        self.child.stop()
 
 
 def rebuilt(name: str, message: str) -> Exception:
     """An error by the name of its type; of types that are none of Integrand's the message says
     which."""
-    kind = vars(errors).get(name)
-    if kind is None:
+    if name not in vars(errors):
         return ModelError(f"{name}: {message}")
-    error: Exception = IntegrandError(message)
-    try:
-        error = kind(message)
-    except TypeError:  # errors that are made of parts
-        return error
-    return error
+    return error_named(name, message)

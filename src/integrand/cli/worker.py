@@ -8,19 +8,15 @@ It is a program of its own and not a copy of the caller's, as the workers of ``i
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-import time
 from multiprocessing.connection import Connection
 
 import torch
 
+from ..core.processes import pipe_to_driver
 from ..errors import IntegrandError
 from ..images import load_model
 from .explain import PictureWork, Session
-
-_TICK = 0.5
 
 
 def serve(pipe: Connection) -> None:
@@ -51,14 +47,6 @@ def _named(error: Exception) -> tuple[str, str]:
     return type(error).__name__, str(error)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the driver is gone: nobody would hear of what it does."""
-    while os.getppid() == parent:
-        time.sleep(_TICK)
-    os._exit(1)
-
-
 if __name__ == "__main__":
     handle, parent = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    serve(Connection(int(handle)))
+    serve(pipe_to_driver(handle, parent))

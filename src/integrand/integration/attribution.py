@@ -41,18 +41,6 @@ NO_GAP = 0.01
 Parts = Any  # a tensor, or a tuple or dict of tensors, as the inputs were
 
 
-class PrintedText(str):
-    """Something that was written down as it printed; it prints the same and runs nothing.
-
-    ``complete``: of a method, whether its maps are meant to add up.
-    """
-
-    complete: bool = True
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """What each feature contributed to F(x), for B examples, with its measured completeness,
@@ -556,10 +544,9 @@ def as_explainer(method: ExplainerLike) -> Explainer:
     if isinstance(method, Explainer):
         return method
     given: object = method
-    if not callable(given):  # such as a printed name: it can be asked, and not be run
-        return _StrangerExplainer(given)
-    check_callable(method, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
-    return _StrangerExplainer(method)
+    if callable(given):  # what is not, such as a name that was read from a file, is asked, not run
+        check_callable(given, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
+    return _StrangerExplainer(given)
 
 
 def rounding(output: Tensor, base: Tensor, summed: Tensor, resolution: float = 0.0) -> Tensor:

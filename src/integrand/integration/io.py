@@ -27,7 +27,6 @@ from ..core.optional import optional, room
 from ..core.shapes import describe
 from ..errors import InputError
 from .attribution import Attribution, feature_counts
-from .attribution import PrintedText as PrintedText
 from .cost import Cost
 from .loop import Frames
 
@@ -46,6 +45,18 @@ _TEXT = "text"
 
 _DIGEST = "blake2b"
 """Where a file says what it held when it was written; files of 0.1 do not."""
+
+
+class PrintedText(str):
+    """Something that was written down as it printed; it prints the same and runs nothing.
+
+    ``complete``: of a method, whether its maps are meant to add up.
+    """
+
+    complete: bool = True
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def save(

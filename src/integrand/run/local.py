@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 import torch
 
-from .. import errors
-from ..errors import InputError, IntegrandError, ModelError
+from ..core.processes import ChildProcess, ending, error_named
+from ..errors import InputError, ModelError
 from .engine import Engine, Job
 from .shard import Doubts
 from .store import ManifestEntry
@@ -33,7 +31,6 @@ _SUSPECT = 2
 """How often something is lost by kills from outside before it is suspected."""
 _OUTSIDE = (-signal.SIGTERM, -9)
 """Exit codes of processes that were killed: by the kernel for their memory, or by somebody."""
-_STDERR = 2
 _STARTS = 3
 """How often a worker is started that does not begin."""
 
@@ -148,20 +145,10 @@ class _Worker:
 
     def _start(self) -> None:
         self.starts += 1
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", f"{__package__}.worker", str(theirs.fileno())]
-        command += [self.job.place, str(self.job.base), self.device, str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self.process = subprocess.Popen(
-            command,
-            env=environment,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=_STDERR,  # what models print is no result
-            start_new_session=True,  # Ctrl-C is the driver's, which then stops the workers
+        self.child = ChildProcess(
+            f"{__package__}.worker", self.job.place, str(self.job.base), self.device
         )
-        theirs.close()
-        self.pipe = Connection(ours.detach())
+        self.pipe = self.child.pipe
         self.ready, self.began = False, time.monotonic()
         self.task: _Assignment | None = None
         self.announced: tuple[str, int] | None = None
@@ -195,8 +182,8 @@ class _Worker:
                 else:
                     self.announced, self.began = (kind, content), time.monotonic()
         except (EOFError, ConnectionError):
-            code = self._exit_code()
-            self._replace(lost, _died(code), code in _OUTSIDE)
+            code = self.child.exit_code()
+            self._replace(lost, ending(code), code in _OUTSIDE)
             return None
         if self._late():
             self._replace(lost, f"took longer than {self.job.timeout:g} s", False)
@@ -206,12 +193,6 @@ class _Worker:
         limit = self.job.timeout
         waited = time.monotonic() - self.began
         return self.task is not None and limit is not None and waited > limit
-
-    def _exit_code(self) -> int | None:
-        try:
-            return self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            return None
 
     def _replace(self, lost: deque[_Assignment], reason: str, from_outside: bool) -> None:
         """Start anew; the shard is given out again."""
@@ -226,25 +207,11 @@ class _Worker:
 
     def stop(self) -> None:
         """End the process, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
-
-
-def _died(code: int | None) -> str:
-    if code is None:
-        return "closed the connection"
-    return f"ended the process (signal {-code})" if code < 0 else f"ended the process ({code})"
+        self.child.stop()
 
 
 def error_of(content: tuple[str, str] | OSError) -> Exception:
     """What a worker failed with, by the name of its type."""
     if isinstance(content, OSError):
         return content
-    name, message = content
-    kind = vars(errors).get(name, IntegrandError)
-    try:
-        error: Exception = kind(message)
-    except TypeError:  # errors that are made of parts
-        error = IntegrandError(message)
-    return error
+    return error_named(*content)

@@ -13,7 +13,6 @@ is killed in between leaves files that nothing points at, and that the next run 
 from __future__ import annotations
 
 import gc
-import hashlib
 import io
 import json
 import secrets
@@ -27,6 +26,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.files import digest
 from ..core.optional import optional
 from ..errors import InputError
 from .recipe import Recipe, differences
@@ -77,7 +77,7 @@ class ManifestEntry:
     def line(self) -> str:
         """The entry on one line, behind a hash of it: a line that was cut off is none."""
         text = json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
-        return f"{_short(text.encode())} {text}\n"
+        return f"{digest(text.encode())} {text}\n"
 
     @classmethod
     def parsed(cls, line: str) -> ManifestEntry | None:
@@ -92,7 +92,7 @@ class ManifestEntry:
         texts = []
         for line in lines.split(b"\n"):
             mark, _, text = line.partition(b" ")
-            if text and mark == _short(text).encode():
+            if text and mark == digest(text).encode():
                 texts.append(text)
         try:
             return _ENTRIES.validate_json(b"[" + b",".join(texts) + b"]")
@@ -275,7 +275,7 @@ class ShardStore:
 
     def _hash_of(self, name: str) -> str | None:
         try:
-            return _short(self.storage.read(name))
+            return digest(self.storage.read(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -322,7 +322,7 @@ class ShardStore:
         files[f"rows/{shard:08d}.parquet"] = buffer.getvalue()
         for name, encoded_file in files.items():
             self.storage.write(name, encoded_file)
-        return {name: _short(encoded_file) for name, encoded_file in files.items()}
+        return {name: digest(encoded_file) for name, encoded_file in files.items()}
 
     def _in_memory(
         self, array: Array, rows: int, content: NDArray[Any] | None = None
@@ -394,8 +394,4 @@ def _no_collection() -> Iterator[None]:
 
 
 def _marked(text: bytes) -> bytes:
-    return _short(text).encode() + b" " + text
-
-
-def _short(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return digest(text).encode() + b" " + text

@@ -11,19 +11,15 @@ It is a program of its own and not a copy of the caller's, so that scripts need 
 from __future__ import annotations
 
 import errno
-import os
 import sys
-import threading
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
+from ..core.processes import pipe_to_driver
 from ..errors import IntegrandError
 from .shard import ShardWorker
-
-_TICK = 0.5
 
 
 def serve(pipe: Connection, place: str, base: Path, device: str) -> None:
@@ -56,14 +52,6 @@ def _plain(error: OSError) -> OSError:
     return plain
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the driver is gone: nobody would hear of what it does."""
-    while os.getppid() == parent:
-        time.sleep(_TICK)
-    os._exit(1)
-
-
 if __name__ == "__main__":
     handle, place, base, device, parent = sys.argv[1:]
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    serve(Connection(int(handle)), place, Path(base), device)
+    serve(pipe_to_driver(handle, parent), place, Path(base), device)
