@@ -224,7 +224,7 @@ def test_numbers_tensors_and_names_are_baselines_of_a_method() -> None:
         (lambda: ig.Method(path="straight"), r"such as ig.paths.Straight\(\); got 'straight'"),  # type: ignore[arg-type]
         (lambda: ig.Method(path=ig.paths.Straight), r"Straight is a class: write Straight\("),  # type: ignore[arg-type]
         (lambda: ig.Method(weighting=2.0), "A weighting is a callable"),  # type: ignore[arg-type]
-        (lambda: ig.SmoothGrad(3), "A method is a callable"),  # type: ignore[arg-type]
+        (lambda: ig.SmoothGrad(3), r"SmoothGrad wraps a Method, .* not int"),  # type: ignore[arg-type]
         (lambda: ig.baselines.Union([0.0]), "A baseline is a callable"),  # type: ignore[list-item]
     ],
 )

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import integrand as ig
+from integrand.core.files import digest
 from integrand.errors import InputError, IntegrandError
 from integrand.run import Local, ManifestEntry, Recipe, ShardStore
-from integrand.run.store import Array, _short
+from integrand.run.store import Array
 
 Build = Callable[..., Recipe]
 ENTRY = ManifestEntry(
@@ -44,7 +45,7 @@ def test_a_line_says_what_it_said_or_nothing() -> None:
 def test_lines_of_others_are_no_entries(changed: dict[str, object], noise: str) -> None:
     """Also those whose hash is right: nothing is read from elsewhere, and no type is another."""
     text = json.dumps({**vars(ENTRY), **changed})
-    entry = ManifestEntry.parsed(f"{_short(text.encode())} {text}")
+    entry = ManifestEntry.parsed(f"{digest(text.encode())} {text}")
     if entry is not None:
         assert type(entry.shard) is int
         assert all(".." not in name for name in entry.files)
@@ -118,7 +119,7 @@ def test_how_far_a_run_of_many_shards_is(recipe: Build, tmp_path: Path) -> None:
         texts[7] = texts[7].replace(
             '"rows":16', '"rows":-16'
         )  # not of its type, with a hash that is right
-        lines = [f"{_short(text.encode())} {text}" for text in texts]
+        lines = [f"{digest(text.encode())} {text}" for text in texts]
         lines[9] = lines[9][:-1]
         store.storage.write("manifest/00000001-a.jsonl", "\n".join(lines).encode())
         began = time.process_time()
