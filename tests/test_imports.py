@@ -55,6 +55,17 @@ def test_nothing_but_torch_and_numpy_is_imported() -> None:
     assert new - ALLOWED - set(sys.stdlib_module_names) == set()
 
 
+def test_a_first_explanation_imports_no_algebra() -> None:
+    """Gradients with seeds have torch import sympy, half a second or more of every command and worker."""
+    code = (
+        "import sys, torch, integrand as ig\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 2))\n"
+        "ig.explain(model, torch.randn(4, 3), target=0)\n"
+        "print(*sys.modules)"
+    )
+    assert "sympy" not in python(code).split()
+
+
 def test_no_extra_is_imported() -> None:
     """Not by torch either, as far as these go."""
     loaded = set(python("import sys, integrand\nprint(*sys.modules)").split())

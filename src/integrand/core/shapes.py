@@ -96,6 +96,20 @@ def norm(maps: Tensor, leading: int = 1) -> Tensor:
     return norms
 
 
+def unravelled(places: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """``torch.unravel_index``, which would import sympy (half a second or more) to check its types.
+
+    Example:
+        >>> [axis.tolist() for axis in unravelled(torch.tensor([0, 5]), (2, 3))]
+        [[0, 1], [0, 2]]
+    """
+    axes = []
+    for length in reversed(shape):
+        axes.append(places % length)
+        places = places // length
+    return tuple(reversed(axes))
+
+
 def first_alike(numbers: Tensor) -> Tensor:
     """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the
     same (N,)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.frames import frame_of
 from ..core.optional import room
 from ..core.options import check_choice, whole
-from ..core.shapes import describe
+from ..core.shapes import describe, unravelled
 from ..errors import InputError, ShapeError, UnknownName
 from ..integration.attribution import rounding
 from ..integration.cost import Cost
@@ -178,7 +178,7 @@ class Interactions:
             return self.feature_names[number]
         if len(self.shape) < 2:
             return str(number)
-        place = torch.unravel_index(torch.tensor(number), self.shape)
+        place = unravelled(torch.tensor(number), self.shape)
         return "(" + ", ".join(str(int(axis)) for axis in place) + ")"
 
     def _number(self, feature: Feature) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..core.declared import Part, Stranger, check_callable, declared
 from ..core.features import Features
 from ..core.segment import Evaluation, Segment
-from ..core.shapes import ROUNDING, over
+from ..core.shapes import ROUNDING, over, unravelled
 from ..fields import Field
 from ..fields.base import SmoothPart
 
@@ -328,7 +328,7 @@ def row_picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
     except (
         RuntimeError
     ):  # broadcast over references or examples: a flat one would be as many copies
-        k, r, b = torch.unravel_index(place, points.shape[:3])
+        k, r, b = unravelled(place, points.shape[:3])
         return lambda row: points[k[row], r[row], b[row]]
     return lambda row: flat[place[row]]
 

@@ -287,9 +287,9 @@ class PreparedRecipe:
             columns = {**per_example(part.attribution), **part.scores}
             for name, numbers in rows.numbers.items():
                 numbers[places] = columns[name]
-            for k, place in enumerate(places):
+            for place, converged in zip(places, part.attribution.converged.tolist(), strict=True):
                 rows.status[place] = "ok"
-                rows.converged[place] = bool(part.attribution.converged[k])
+                rows.converged[place] = converged
                 rows.note[place] = part.note
             rows.gradients += part.attribution.cost.gradients
 

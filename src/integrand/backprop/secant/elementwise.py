@@ -142,7 +142,10 @@ def _derivative(function: Elementwise, u: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = u.detach().requires_grad_()
         value = function(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        if value.is_complex():
+            (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        else:  # without a seed: torch imports sympy to check one
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
     return slope.conj()  # of a complex function torch gives the conjugate
 
 
