@@ -24,9 +24,9 @@ from torch import Tensor
 from ..core.optional import optional
 from ..core.shapes import describe
 from ..errors import ImageError, InputError, IntegrandError
-from ..images.files import pictures as pictures_in
 from ..images.models import ImageModel
 from ..model.doors import door_of
+from .pictures import PictureCells, PictureFiles, Pictures
 from .recipe import DataSection
 
 _NEEDS = "A run"
@@ -355,15 +355,20 @@ class CellRows(Texts):
 
 
 class ImageSource(Source):
-    """Pictures of a folder, by name, prepared as a model sees them; a picture that cannot be read
-    is said."""
+    """Pictures of a folder or of a table, prepared as a model sees them; a picture that cannot be
+    read is said."""
 
-    def __init__(self, folder: Path, model: ImageModel, max_pixels: int) -> None:
-        self.folder, self.model, self.max_pixels = folder, model, max_pixels
-        self.files = [Path(name) for name in pictures_in(folder)]
+    def __init__(
+        self,
+        pictures: Pictures,
+        model: ImageModel,
+        max_pixels: int,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self.pictures, self.model, self.max_pixels, self.names = pictures, model, max_pixels, ids
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.pictures)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -374,29 +379,23 @@ class ImageSource(Source):
         return torch.float32
 
     def read(self, numbers: Sequence[int]) -> ReadRows:
-        pictures, kept, failed = [], [], {}
+        prepared, kept, failed = [], [], {}
         for number in numbers:
             try:
-                picture = self.model.prepare(self.files[number], max_pixels=self.max_pixels)
-                pictures.append(picture[0])
+                picture = self.pictures.picture(number)
+                prepared.append(self.model.prepare(picture, max_pixels=self.max_pixels)[0])
                 kept.append(number)
             except (ImageError, OSError) as error:
                 failed[number] = _words(error)
-        return ReadRows(torch.stack(pictures) if pictures else None, kept, failed)
+        return ReadRows(torch.stack(prepared) if prepared else None, kept, failed)
 
     def digest(self, numbers: Sequence[int]) -> str:
-        return _digest([_content(self.files[number]) for number in numbers])
+        return _digest([self.pictures.content(number) for number in numbers])
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
-        return [str(self.files[number].relative_to(self.folder)) for number in numbers]
-
-
-def _content(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "blake2b").digest()
-    except OSError as error:
-        return f"unreadable: {error.errno}".encode()
+        if self.names is not None:
+            return [self.names[number] for number in numbers]
+        return [self.pictures.name(number) for number in numbers]
 
 
 def _words(error: Exception) -> str:
@@ -518,6 +517,8 @@ def _of_table(section: DataSection, table: Any, model: object) -> Source:
             raise InputError('A model of texts reads one column: name it, columns = ["text"].')
         ids = _ids_of(table, section.id)
         return TextSource(CellRows(table[name]), model, section.max_characters, ids)
+    if isinstance(model, ImageModel):
+        return _of_pictures(section, table, model)
     if section.door == "tables":
         return FrameSource(table, section.columns, section.id, model)
     if section.columns and len(section.columns) == 1:
@@ -525,6 +526,19 @@ def _of_table(section: DataSection, table: Any, model: object) -> Source:
         if rows is not None:
             return ArraySource(rows, _ids_of(table, section.id))
     return TableSource(table, section.columns, section.id)
+
+
+def _of_pictures(section: DataSection, table: Any, model: ImageModel) -> Source:
+    """A table with a column of pictures: bytes of files, or what ``datasets.Image`` makes of them."""
+    fitting = [name for name in table.column_names if PictureCells.takes(table.schema.field(name))]
+    names = section.columns or tuple(fitting)
+    if len(names) != 1 or names[0] not in fitting:
+        columns = ", ".join(map(repr, fitting)) or "none"
+        raise InputError(
+            f'A model of pictures reads one column of their bytes: name it, columns = ["image"]. Here such columns are: {columns}.'
+        )
+    cells = PictureCells(table[names[0]])
+    return ImageSource(cells, model, section.max_pixels, _ids_of(table, section.id))
 
 
 def _lists(column: Any) -> NDArray[Any] | None:
@@ -545,7 +559,7 @@ def _images(section: DataSection, path: Path, model: object) -> Source:
         raise InputError(
             "Pictures need a model that says how they are prepared: return an integrand.images.ImageModel."
         )
-    return ImageSource(path, model, section.max_pixels)
+    return ImageSource(PictureFiles(path), model, section.max_pixels)
 
 
 def _text(section: DataSection, path: Path, model: object) -> Source:
