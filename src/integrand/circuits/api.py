@@ -118,7 +118,7 @@ def edges(
         ...     model, [1, 2, 3], [1, 5, 3], metric=lambda logits: logits[:, -1, 4]
         ... )
         >>> len(circuit.edges), circuit.completeness[0].nodes
-        (21, 'input')
+        (13, 'input')
     """
     job = _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     scores, nodes = _Mean(), _Mean()
