@@ -66,3 +66,21 @@ layers = ig.circuits.edges(
 )
 print(layers.to_pandas("completeness"))  # what each layer's edges add up to, and should
 page = circuit.to_html(count=20)  # to_html("circuit.html") writes it, too
+
+# Between which layers does the answer appear?
+credit = ig.circuits.layer_credit(model, clean, corrupt, metric=asked, tokenizer=tokenizer)
+print(credit, credit.appeared())  # the layer from which on half of the change is written
+print(credit.to_pandas())  # by layer: its heads, its MLP, and F read off the stream behind it
+
+# Heads as a layer of their own, token by token.
+sites = ig.circuits.sites(model)
+first, second = (tokenizer(texts, return_tensors="pt")["input_ids"] for texts in (clean, corrupt))
+heads = ig.explain(
+    model,
+    first,
+    target=lambda outputs: outputs.logits[:, -1, paris] - outputs.logits[:, -1, rome],
+    method="layer",
+    site=sites["a0"],
+    baseline=second,
+)
+print(heads.values.unflatten(-1, (4, -1)).sum(-1)[0].T)  # head × token

@@ -6,7 +6,9 @@ ig.circuits.edges(model, clean, corrupt, metric=ig.text.NextToken(" Mary", again
 from .api import METHODS, activation_patching, edges, faithfulness, nodes
 from .architectures import ARCHITECTURES, Architecture
 from .graph import Graph
+from .layer_credit import LayerCredit, layer_credit
 from .result import Circuit, Completeness, Edge, Faithfulness, Node, NodeScores
+from .sites import sites
 
 __all__ = [
     "ARCHITECTURES",
@@ -17,10 +19,13 @@ __all__ = [
     "Edge",
     "Faithfulness",
     "Graph",
+    "LayerCredit",
     "Node",
     "NodeScores",
     "activation_patching",
     "edges",
     "faithfulness",
+    "layer_credit",
     "nodes",
+    "sites",
 ]

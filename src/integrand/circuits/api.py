@@ -120,7 +120,7 @@ def edges(
         >>> len(circuit.edges), circuit.completeness[0].nodes
         (13, 'input')
     """
-    job = _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     scores, nodes = _Mean(), _Mean()
     with job.running():
         estimates = _Sums()
@@ -180,7 +180,7 @@ def nodes(
     Cost:
         that of ``edges``, without the sums over readers; of "exact" a forward pass for each node.
     """
-    job = _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     scores, estimates = _Mean(), _Sums()
     with job.running():
         for contrast in job.contrasts():
@@ -231,7 +231,7 @@ def activation_patching(
     Cost:
         E + 2 forward passes for each pair.
     """
-    job = _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     places = [job.graph.edge(edge[0], edge[1]) for edge in edges]
     losses = torch.zeros(len(places), job.pairs.count, dtype=torch.float64)
     with job.running():
@@ -284,7 +284,7 @@ def faithfulness(
     Cost:
         (1 + draws) forward passes for each count and pair, and 2 for each pair.
     """
-    job = _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     if circuit.graph != job.graph:
         raise InputError(
             f"The circuit is one of {circuit.graph}, and {job.decoder.model.name} has {job.graph}."
@@ -324,7 +324,7 @@ def _drawn(graph: Graph, chosen: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class _Job:
+class Job:
     """Pairs that a model is asked about, and what has been measured so far.
 
     Attributes:
@@ -402,7 +402,7 @@ def _name(branch: Branch) -> str:
     return branch[0] if branch[0] == INPUT else f"{branch[0]} {branch[1]}"
 
 
-def _job(
+def job_of(
     model: ModelLike,
     clean: Prompts,
     corrupt: Prompts,
@@ -410,7 +410,12 @@ def _job(
     tokenizer: TokenizerLike | None,
     architecture: Architecture | None,
     batch_size: int,
-) -> _Job:
+) -> Job:
+    """A model, pairs and a metric, checked.
+
+    Raises:
+        IntegrandError: one of the tree in ``integrand.errors``.
+    """
     language = language_model(model, None if architecture is None else architecture.embeddings)
     where = model if tokenizer is None and not isinstance(model, torch.nn.Module) else tokenizer
     described = architecture is not None
@@ -422,7 +427,7 @@ def _job(
         decoder.key_value_heads,
         decoder.architecture.parallel,
     )
-    return _Job(decoder, graph, pairs, whole("batch_size", batch_size, least=1))
+    return Job(decoder, graph, pairs, whole("batch_size", batch_size, least=1))
 
 
 def _path(method: str, steps: int, rule: Quadrature | None) -> Nodes:
@@ -436,7 +441,7 @@ Score = Callable[..., None]
 
 
 def _edges_of(
-    contrast: Contrast, job: _Job, method: str, steps: int, rule: Quadrature | None
+    contrast: Contrast, job: Job, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S, V) scores by the rule, and by a coarser one."""
     check_choice("method", method, METHODS)
@@ -452,7 +457,7 @@ def _edges_of(
 
 
 def _nodes_of(
-    contrast: Contrast, job: _Job, method: str, steps: int, rule: Quadrature | None
+    contrast: Contrast, job: Job, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S) scores by the rule, and by a coarser one."""
     check_choice("method", method, METHODS)
@@ -469,7 +474,7 @@ def _nodes_of(
 
 def _scored(
     contrast: Contrast,
-    job: _Job,
+    job: Job,
     path: Nodes,
     method: str,
     shape: tuple[int, ...],
@@ -503,7 +508,7 @@ def _lost(contrast: Contrast, branch: Branch) -> Tensor:
     return contrast.values[0] - value
 
 
-def _losses(contrast: Contrast, job: _Job, places: Sequence[tuple[int, int]]) -> Tensor:
+def _losses(contrast: Contrast, job: Job, places: Sequence[tuple[int, int]]) -> Tensor:
     """What F loses (E, P) where single edges are those of the corrupt prompts."""
     graph = contrast.graph
     at_once = max(1, _MASKS // graph.edges.numel())
