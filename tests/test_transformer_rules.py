@@ -26,7 +26,9 @@ def slope(model: Callable[[Tensor], Tensor], x: Tensor, rule: ig.fields.Backward
     index = torch.arange(len(x))
     with field.ready():
         found = field.evaluate(x, index)
-    assert torch.equal(found.value, plain.value(x))  # forward nothing changes, not even the last bit
+    assert torch.equal(
+        found.value, plain.value(x)
+    )  # forward nothing changes, not even the last bit
     assert found.gradient is not None
     return found.gradient
 
@@ -208,7 +210,9 @@ def test_grouped_queries_of_the_kernel() -> None:
         found, expected = (
             ig.TorchField(
                 model, ig.targets.Custom(lambda out: out.flatten(1).sum(1)), backward=rule
-            ).evaluate(x, index).gradient
+            )
+            .evaluate(x, index)
+            .gradient
             for model in (grouped, repeated)
         )
         assert torch.allclose(found, expected, rtol=1e-10, atol=1e-13)

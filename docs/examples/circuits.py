@@ -65,6 +65,15 @@ layers = ig.circuits.edges(
     model, clean, corrupt, metric=asked, tokenizer=tokenizer, method="eap-ig-activations"
 )
 print(layers.to_pandas("completeness"))  # what each layer's edges add up to, and should
+frozen = ig.circuits.nodes(
+    model,
+    clean,
+    corrupt,
+    metric=asked,
+    tokenizer=tokenizer,
+    backward=ig.fields.FrozenNorm(),
+)
+print(frozen.top_nodes(3))  # with the scales of norms taken as given
 page = circuit.to_html(count=20)  # to_html("circuit.html") writes it, too
 
 # Between which layers does the answer appear?

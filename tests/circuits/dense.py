@@ -37,8 +37,9 @@ ROUNDING = {"gemma2": 1e-6}
 KINDS = ("gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "phi3", "gpt_neox")  # fmt: skip
 
 
-def decoder(kind: str, scale: float = 3.0) -> Any:
-    """A random decoder in float64, biases and norms included, whose RMS norms do not go through float32."""
+def decoder(kind: str, scale: float = 3.0, *, own_norms: bool = False) -> Any:
+    """A random decoder in float64, biases and norms included, whose RMS norms do not go through float32 unless
+    they are its own."""
     if kind in MORE:
         torch.manual_seed(0)
         model: Any = MORE[kind]().double().eval()
@@ -52,7 +53,7 @@ def decoder(kind: str, scale: float = 3.0) -> Any:
             elif "norm" in name or "ln_" in name or "bias" in name:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng).double())
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if type(module).__name__.endswith("RMSNorm") and not own_norms:
             module.forward = Rms(module)
     return model
 

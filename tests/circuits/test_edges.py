@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from tests.circuits.dense import KINDS, ROUNDING, decoder, heads, plain, run, starts
+from tests.circuits.dense import KINDS, ROUNDING, Rms, decoder, heads, plain, run, starts
 
 CLEAN = torch.tensor([[5, 6, 7, 8], [9, 3, 7, 12]])
 CORRUPT = torch.tensor([[5, 9, 7, 8], [9, 3, 5, 11]])
@@ -189,3 +189,31 @@ def test_faithfulness_of_edges(kind: str) -> None:
     expected = (float(dense.value(kept).mean()) - second) / (first - second)
     close = 100 * ROUNDING.get(dense.kind, 1e-9)
     assert float(curve.circuit[1]) == pytest.approx(expected, rel=close)
+
+
+class FrozenRms(Rms):
+    """Whose scale is a constant."""
+
+    def scale(self, x: Tensor) -> Tensor:
+        return super().scale(x).detach()
+
+
+def test_a_backward_rule() -> None:
+    """Edges and nodes with frozen norms are those of a decoder whose scales are constants; gaps say what is
+    missed."""
+    dense = Dense("llama")
+    rules = ig.fields.BackwardRules((ig.fields.FrozenNorm(), ig.fields.SoftmaxTemperature(1.0)))
+    of = {"metric": metric, "steps": 3, "backward": rules}
+    circuit = ig.circuits.edges(decoder("llama", own_norms=True), *dense.ids, **of)
+    nodes = ig.circuits.nodes(decoder("llama", own_norms=True), *dense.ids, **of)
+    for module in dense.model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = FrozenRms(module)
+    expected = dense.scores(ig.rules.GaussLegendre(3).table()).mean(0)
+    size = float(expected.abs().max())
+    assert (circuit.scores - expected).abs().max() < 1e-6 * size  # its norms go through float32
+    assert (nodes.node_scores - expected.sum(-1)).abs().max() < 1e-6 * size
+    assert circuit.gap > 0.01
+    assert "backward=BackwardRules((FrozenNorm(), SoftmaxTemperature(1.0)))" in repr(circuit)
+    with pytest.raises(ig.errors.InputError, match="backward= is a rule"):
+        ig.circuits.edges(dense.model, *dense.ids, metric=metric, backward="frozen")

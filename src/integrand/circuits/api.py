@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backprop.modified import BackwardRule
+from ..backprop.modified.base import During
 from ..core.options import check_choice, whole
 from ..core.random import generator
 from ..errors import InputError, NonFiniteGradient
@@ -58,6 +60,7 @@ def edges(
     method: str = INPUTS,
     steps: int = 10,
     rule: Quadrature | None = None,
+    backward: BackwardRule | None = None,
     architecture: Architecture | None = None,
     batch_size: int = 8,
 ) -> Circuit:
@@ -91,6 +94,9 @@ def edges(
             patches every edge by itself.
         steps: gradients on each path, at the nodes of a Gauss–Legendre rule.
         rule: another rule with fixed nodes, in its place, such as ``ig.rules.Left(5)``.
+        backward: a rule that gradients follow, such as ``ig.fields.FrozenNorm()`` or
+            ``ig.fields.SoftmaxTemperature(2.0)``: nothing adds up then, and the gap says by how
+            much.
         architecture: which modules write and read the stream, where the model is of a kind that is
             not known.
         batch_size: rows a model call, at most.
@@ -121,6 +127,7 @@ def edges(
         (13, 'input')
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    job.follow(backward)
     scores, nodes = _Mean(), _Mean()
     with job.running():
         estimates = _Sums()
@@ -148,6 +155,7 @@ def nodes(
     method: str = INPUTS,
     steps: int = 10,
     rule: Quadrature | None = None,
+    backward: BackwardRule | None = None,
     architecture: Architecture | None = None,
     batch_size: int = 8,
 ) -> NodeScores:
@@ -167,6 +175,7 @@ def nodes(
         method: see there.
         steps: see there.
         rule: see there.
+        backward: see there.
         architecture: see there.
         batch_size: see there.
 
@@ -181,6 +190,7 @@ def nodes(
         that of ``edges``, without the sums over readers; of "exact" a forward pass for each node.
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    job.follow(backward)
     scores, estimates = _Mean(), _Sums()
     with job.running():
         for contrast in job.contrasts():
@@ -301,8 +311,8 @@ def faithfulness(
     left = torch.zeros(len(masks), dtype=torch.float64)
     with job.running():
         for contrast in job.contrasts():
-            for number, mask in enumerate(masks):
-                left[number] += patched_values(contrast, mask[None], job.batch_size).sum()
+            if masks:
+                left += patched_values(contrast, torch.stack(masks), job.batch_size).sum(1)
     left /= job.pairs.count
     clean_mean, corrupt_mean = job.values.mean(1)
     if clean_mean == corrupt_mean or not len(masks):
@@ -339,10 +349,26 @@ class Job:
     batch_size: int
     count: Count = field(default_factory=Count)
     changes: dict[Branch, tuple[float, float]] = field(default_factory=dict)
+    backward: BackwardRule | None = None
+    during: During = nullcontext
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self.values = torch.zeros(2, self.pairs.count, dtype=torch.float64)
+
+    def follow(self, backward: BackwardRule | None) -> None:
+        """Let gradients follow a rule.
+
+        Raises:
+            InputError: for what is none.
+        """
+        if backward is None:
+            return
+        if not isinstance(backward, BackwardRule):
+            raise InputError(
+                f"backward= is a rule such as ig.fields.FrozenNorm(), not {type(backward).__name__}."
+            )
+        self.backward, self.during = backward, backward.bound(self.decoder.module)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -356,7 +382,9 @@ class Job:
         matrices = Matrices(self.decoder)
         for group in self.pairs.groups:
             for some in group.split(self.batch_size):
-                contrast = contrast_of(self.decoder, self.graph, some, matrices, self.count)
+                contrast = contrast_of(
+                    self.decoder, self.graph, some, matrices, self.count, self.during
+                )
                 if not checked:
                     check_stream(self.decoder, contrast.clean)
                     checked = True
@@ -383,6 +411,7 @@ class Job:
         words = method
         if method in (INPUTS, ACTIVATIONS):
             words = f"{method}, {GaussLegendre(steps) if rule is None else rule!r}"
+        words += "" if self.backward is None else f", backward={self.backward!r}"
         return {
             "graph": self.graph,
             "clean": self.values[0],

@@ -10,12 +10,14 @@ length share model calls; there is no padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backprop.modified.base import During
 from ..core.shapes import describe
 from ..errors import InputError, TargetError
 from ..targets import Custom, Target, as_target, output_tensor
@@ -108,8 +110,9 @@ class Group:
         for first in range(0, len(self), size):
             yield self.at(torch.arange(first, min(first + size, len(self))))
 
-    def value(self, *, corrupt: bool = False) -> Tensor:
-        """F (N,) of the clean prompts, or of the corrupt ones, as the model runs now.
+    def value(self, *, corrupt: bool = False, during: During = nullcontext) -> Tensor:
+        """F (N,) of the clean prompts, or of the corrupt ones, as the model runs now; ``during`` is
+        for the model's operations alone.
 
         Raises:
             TargetError: where the metric returns anything else than a number for each row.
@@ -117,7 +120,9 @@ class Group:
         arranged = self.corrupt if corrupt else self.clean
         vectors = self.reader.language_model.vectors(arranged["given"])
         entries = {name: arranged[name] for name in arranged if name != "given"}
-        numbers = self.target(self.reader(vectors, [entries]), self.numbers)
+        with during():
+            outputs = self.reader(vectors, [entries])
+        numbers = self.target(outputs, self.numbers)
         if not isinstance(numbers, Tensor) or numbers.shape != self.numbers.shape:
             got = describe(numbers.shape) if isinstance(numbers, Tensor) else repr(numbers)
             raise TargetError(

@@ -11,12 +11,14 @@ width and readers of a layer × tokens × width of these few, and never sources 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..backprop.modified.base import During
 from ..errors import DetachedModel
 from ..model.autograd import gradients, slopes
 from .architectures import Decoder
@@ -101,6 +103,7 @@ class Contrast:
     Attributes:
         clean, corrupt: recordings of P rows.
         values: (2, P) F of the clean and of the corrupt prompts.
+        during: makes backward passes follow a rule.
     """
 
     decoder: Decoder
@@ -111,6 +114,7 @@ class Contrast:
     corrupt: Recording
     values: Tensor
     count: Count
+    during: During = nullcontext
 
     def written(self, tokens: slice) -> Tensor:
         """(P, S, t, D) what every source wrote more for the clean prompt than for the corrupt one,
@@ -132,7 +136,12 @@ class Contrast:
 
 
 def contrast_of(
-    decoder: Decoder, graph: Graph, group: Group, matrices: Matrices, count: Count
+    decoder: Decoder,
+    graph: Graph,
+    group: Group,
+    matrices: Matrices,
+    count: Count,
+    during: During = nullcontext,
 ) -> Contrast:
     """Run both prompts of every pair."""
     with gradients(False), recorded(decoder) as clean:
@@ -142,7 +151,7 @@ def contrast_of(
     for _ in (clean, corrupt):
         count.forward(len(group))
     values = torch.stack([value, other])
-    return Contrast(decoder, graph, group, matrices, clean, corrupt, values, count)
+    return Contrast(decoder, graph, group, matrices, clean, corrupt, values, count, during)
 
 
 # --- gradients along a path -------------------------------------------------------------------------------------------
@@ -198,7 +207,7 @@ def along(
         points = points.flatten(0, 1).requires_grad_()
         rows = torch.arange(pairs).repeat_interleave(len(places))
         with gradients(True), recorded(contrast.decoder, branch, points) as record:
-            value = contrast.group.at(rows).value()
+            value = contrast.group.at(rows).value(during=contrast.during)
             wanted = _wanted(record, edges=edges)
             if not value.requires_grad:
                 raise DetachedModel(
@@ -270,7 +279,9 @@ def _read(
             behind = torch.einsum(
                 "pntjc,jcd->jpntd", slope[:, :, tokens][..., columns], matrix[columns].to(slope)
             )
-            mean = sloped.mean(pulled_back(block.attention_norm, stream, behind), 2)
+            with contrast.during():
+                back = pulled_back(block.attention_norm, stream, behind)
+            mean = sloped.mean(back, 2)
             sinks = [
                 graph.sink_of(layer, side, head)
                 for side, head in zip(heads.sides, heads.numbers, strict=True)
@@ -279,7 +290,8 @@ def _read(
         slope = sloped.at(record.mlp_input[layer])
         if slope is not None:
             stream = sloped.rows(record.mlp_stream[layer])[:, :, tokens]
-            behind = pulled_back(block.mlp_norm, stream, slope[None, :, :, tokens])
+            with contrast.during():
+                behind = pulled_back(block.mlp_norm, stream, slope[None, :, :, tokens])
             yield [graph.mlp_sink(layer)], graph.before_mlp(layer), sloped.mean(behind, 2)
     slope = sloped.at(present(record.final))
     if slope is not None:
