@@ -290,6 +290,22 @@ def test_refusals(llama: Any, change: dict[str, Any], error: type[Exception], wo
         ig.circuits.edges(llama, clean, corrupt, **asked)
 
 
+def test_models_in_folders(tmp_path: Path) -> None:
+    """With the tokenizer that lies there, for words; ids need none."""
+    model = tiny("gpt2")
+    model.save_pretrained(tmp_path / "model")
+    of = {"metric": metric, "steps": 2}
+    expected = ig.circuits.nodes(model, CLEAN, CORRUPT, **of).node_scores
+    found = ig.circuits.nodes(str(tmp_path / "model"), CLEAN, CORRUPT, **of)
+    assert torch.allclose(found.node_scores.double(), expected, rtol=1e-4, atol=1e-6)
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    texts = ("The capital of France is", "The capital of Italy is")
+    in_words = ig.circuits.nodes(tmp_path / "model", *texts, **of).node_scores
+    given = ig.circuits.nodes(model, *texts, tokenizer=tokenizer, **of).node_scores
+    assert torch.allclose(in_words.double(), given, rtol=1e-4, atol=1e-6)
+
+
 def test_refusals_of_models() -> None:
     for name in ("bert-masked", "t5"):
         with pytest.raises(InputError, match="causal language models"):

@@ -25,7 +25,7 @@ from ..rules.quadrature import GaussLegendre, Quadrature, Right
 from ..text.models import ModelLike, TokenizerLike, language_model
 from .architectures import Architecture, Decoder, decoder_of
 from .graph import Graph
-from .pairs import Metric, Pairs, Prompts, pairs_of
+from .pairs import Metric, Pairs, Prompts, in_words, pairs_of
 from .patching import patched_values
 from .result import Circuit, Completeness, Faithfulness, NodeScores
 from .scoring import (
@@ -87,7 +87,7 @@ def edges(
             clean prompt; or a list, one for each pair), an ``ig.targets`` value, or a function of
             the logits (N, T, V) of N rows that returns N numbers. Rows are not all pairs at once:
             what differs between pairs goes into ``ig.targets.Custom(function, data)``.
-        tokenizer: for prompts in words.
+        tokenizer: for prompts in words; that in the model's folder unless given.
         method: "eap-ig-inputs" moves the input of the first block from corrupt to clean; "eap" is
             one gradient, at the clean prompt; "eap-ig-activations" moves what the heads of a layer,
             or an MLP, write, one after the other, with everything before them clean; "exact"
@@ -446,7 +446,9 @@ def job_of(
         IntegrandError: one of the tree in ``integrand.errors``.
     """
     language = language_model(model, None if architecture is None else architecture.embeddings)
-    where = model if tokenizer is None and not isinstance(model, torch.nn.Module) else tokenizer
+    where = tokenizer
+    if tokenizer is None and not isinstance(model, torch.nn.Module) and in_words(clean):
+        where = model  # the one in its folder
     described = architecture is not None
     pairs = pairs_of(language, clean, corrupt, metric, where, described=described)
     decoder = decoder_of(language, architecture)

@@ -189,6 +189,13 @@ def pairs_of(
     )
 
 
+def in_words(prompts: Prompts) -> bool:
+    """Whether prompts are texts, and not token ids."""
+    if isinstance(prompts, Tensor):
+        return False
+    return isinstance(prompts, str) or any(isinstance(entry, str) for entry in prompts)
+
+
 def _encoded(prompts: Any, tokenizer: Any, model: LanguageModel) -> list[Encoded]:
     if isinstance(prompts, Tensor):
         if prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
@@ -196,7 +203,7 @@ def _encoded(prompts: Any, tokenizer: Any, model: LanguageModel) -> list[Encoded
                 f"Token ids are whole numbers (T) or (B, T), not {prompts.dtype} {describe(prompts.shape)}."
             )
         prompts = prompts.tolist()
-    words = isinstance(prompts, str) or any(isinstance(entry, str) for entry in prompts)
+    words = in_words(prompts)
     if words and tokenizer is None:
         raise InputError("Prompts in words need tokenizer=; without one give token ids.")
     if words:

@@ -87,17 +87,25 @@ def page(circuit: Circuit, path: str | Path | None, count: int) -> str:
 
 
 def drawn(circuit: Circuit, edges: Sequence[Edge]) -> tuple[dict[str, DrawnNode], list[DrawnEdge]]:
-    """Where the nodes of some edges stand, by name, and the edges between them: a line of heads and
-    a line of MLPs for each layer, the logits on top."""
+    """Where the nodes of some edges stand, by name, and the edges between them: a line of heads for
+    each layer, and above it its MLP to the right of all heads; the input below, the logits on
+    top."""
     lines = list(dict.fromkeys(_line(name) for name in (INPUT, *circuit.graph.sinks)))
     used = {name for edge in edges for name in (edge.source, _node(edge.target))}
     kept = [line for line in lines if any(_line(name) == line for name in used)]
     nodes: dict[str, DrawnNode] = {}
     order = (*circuit.graph.sources, *dict.fromkeys(map(_node, circuit.graph.sinks)))
+    stands = {
+        line: [name for name in dict.fromkeys(order) if name in used and _line(name) == line]
+        for line in kept
+    }
+    widest = max(map(len, stands.values()), default=1)
     for height, line in enumerate(reversed(kept)):
-        names = [name for name in dict.fromkeys(order) if name in used and _line(name) == line]
+        names = stands[line]
+        left = widest if line.startswith("m") else (widest - len(names)) / 2
         for place, name in enumerate(names):
-            nodes[name] = DrawnNode(name, _ACROSS * (place + 0.75), _UP * (height + 0.6))
+            x, y = _ACROSS * (left + place + 0.75), _UP * (height + 0.6)
+            nodes[name] = DrawnNode(name, round(x, 1), round(y, 1))
     largest = max((abs(edge.score) for edge in edges), default=1.0)
     return nodes, [_curve(edge, nodes, largest) for edge in edges]
 
