@@ -128,7 +128,7 @@ def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("name", ["gaussian_processes", "neurons", "text"])
+@pytest.mark.parametrize("name", ["circuits", "gaussian_processes", "neurons", "text"])
 def test_pages_show_lines_of_their_files_that_run(name: str) -> None:
     text = (ROOT / "docs" / "examples" / f"{name}.py").read_text()
     blocks = re.findall(

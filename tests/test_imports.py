@@ -128,7 +128,7 @@ DESIGN = {
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead", "Predicted"],
     "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Masked", "Imputed", "MeanLeft", "AlongShortestPaths"],
     "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "idgi", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy_pig", "smoothgrad", "xrai", "artificial_distancing", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "samp", "discretized", "sequential", "graph", "generalized", "baseline_shapley", "region_neurons", "gaussian_process"],
-    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "Patterns", "Graph", "GraphField"],
+    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "FrozenNorm", "FrozenAttention", "SoftmaxTemperature", "BackwardRules", "Patterns", "Graph", "GraphField"],
 }  # fmt: skip
 
 

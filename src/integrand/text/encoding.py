@@ -169,6 +169,31 @@ def special_ids(tokenizer: Tokenizer) -> set[int]:
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
 
+def encoded_ids(
+    ids: Sequence[int], types: Sequence[int], tokenizer: Tokenizer | None, model: LanguageModel
+) -> Encoded:
+    """Token ids that there is no text of, named by a tokenizer where there is one.
+
+    Raises:
+        InputError: for tokens that the model does not know, and more of them than it reads.
+    """
+    check_tokens(ids, model)
+    names = [str(token) for token in ids]
+    special: set[int] = set()
+    if tokenizer is not None:
+        names = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
+        special = special_ids(tokenizer)
+    return Encoded(
+        "",
+        tuple(ids),
+        tuple(names),
+        (_NOWHERE,) * len(ids),
+        tuple(token in special for token in ids),
+        (False,) * len(ids),
+        tuple(types),
+    )
+
+
 def _types(output: Any, ids: Sequence[int]) -> tuple[int, ...]:
     types = output.get("token_type_ids")
     return () if types is None else tuple(int(number) for number in types)

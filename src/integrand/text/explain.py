@@ -43,10 +43,9 @@ from .batch_questions import Questions, ask, passes
 from .encoding import (
     Encoded,
     check_tokenizer,
-    check_tokens,
     encode,
+    encoded_ids,
     listed_texts,
-    special_ids,
     with_sources,
 )
 from .forward import OutputReader
@@ -56,7 +55,6 @@ from .models import (
     CAUSAL,
     LanguageModel,
     ModelLike,
-    Tokenizer,
     TokenizerLike,
     language_model,
     tokenizer_of,
@@ -224,7 +222,7 @@ def explain_ids(
             raise InputError(f"Example {number} is empty: its attention mask is 0 everywhere.")
         kinds = () if types is None else tuple(types[number].tolist())
         rows.append(Row(tuple(slots), real, kinds))
-    encoded = [_named(row, words, language) for row in rows]
+    encoded = [encoded_ids(row.tokens, _types_of(row), words, language) for row in rows]
     job = _TextJob(language, asker, encoded, rows, keep)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
     return job.run(target, method, baseline, per_token=per_token, **options)
@@ -277,20 +275,8 @@ def _as_shape(entries: object, ids: Tensor, name: str) -> Tensor | None:
     return tensor.long()
 
 
-def _named(row: Row, tokenizer: Tokenizer | None, model: LanguageModel) -> Encoded:
-    """Tokens that there is no text of."""
-    ids = row.tokens
-    check_tokens(ids, model)
-    names = [str(token) for token in ids]
-    special: set[int] = set()
-    if tokenizer is not None:
-        names = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
-        special = special_ids(tokenizer)
-    nowhere = ((0, 0),) * len(ids)
-    types = tuple(row.types[slot] for slot in row.real) if row.types else ()
-    return Encoded(
-        "", ids, tuple(names), nowhere, tuple(i in special for i in ids), (False,) * len(ids), types
-    )
+def _types_of(row: Row) -> tuple[int, ...]:
+    return tuple(row.types[slot] for slot in row.real) if row.types else ()
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
