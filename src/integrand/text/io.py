@@ -33,6 +33,7 @@ def save(result: TextAttribution, path: str | Path) -> None:
         "targets": result.targets,
         "columns": result.columns,
         "granularity": result.granularity,
+        "checkpointed": result.checkpointed,
     }
     matrices = {f"{_MATRIX}{i}": matrix for i, matrix in enumerate(result.matrices)}
     save_attribution(result.attribution, path, text=header, beside=matrices)
@@ -56,6 +57,7 @@ def read(
         tuple(tensors[f"{_MATRIX}{i}"] for i in range(count)),
         tuple(tuple(map(str, names)) for names in header["columns"]),
         str(header["granularity"]),
+        bool(header.get("checkpointed", False)),
     )
     width = attribution.values.shape[1]
     for text, slots, kept in zip(result.texts, result.slots, result.kept, strict=True):

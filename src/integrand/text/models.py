@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..core.optional import optional
 from ..errors import InputError, ModelError, UnknownName
 from ..model.autograd import gradients
+from ..model.checkpointing import recomputed, repeated_blocks
 
 _NEEDS = "Explaining texts"
 _CHUNK = 4096  # rows of an embedding table that are looked up at a time
@@ -74,10 +75,13 @@ class LanguageModel:
     Args:
         module: the user's model.
         embeddings: its embedding layer, by name or as the module, where the model does not say.
+        checkpoint: whether its repeated blocks are run again on the way back, so that a call keeps
+            the activations of one of them at a time.
     """
 
     module: nn.Module
     embeddings: str | nn.Module | None = None
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
@@ -162,8 +166,15 @@ class LanguageModel:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where its embedding layer is, and ids have to be."""
-        return next((weight.device for weight in self.embedding.parameters()), torch.device("cpu"))
+        """Where its embedding layer is, and ids have to be. Weights that are elsewhere until they
+        are needed (``meta``) are fetched by whoever put them there, for ids on the CPU."""
+        device = next((weight.device for weight in self.embedding.parameters()), None)
+        return torch.device("cpu") if device is None or device.type == "meta" else device
+
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that it says it repeats; those around its embedding layer are none."""
+        return repeated_blocks(self.module, self.embedding)
 
     @cached_property
     def rows(self) -> int | None:
@@ -229,7 +240,8 @@ class LanguageModel:
             for name, value in arguments.items()
             if name in self.parameters and value is not None
         }
-        with self._embedded(vectors) as used:
+        blocks = self.blocks if self.checkpoint else ()
+        with self._embedded(vectors) as used, recomputed(blocks):
             if "input_ids" in self.parameters:
                 outputs = self.module(input_ids=ids, **named)
             else:

@@ -46,6 +46,7 @@ class TextAttribution:
             unless that was asked for.
         columns: (Q,) what these are called.
         granularity: what ``scores`` are of.
+        checkpointed: whether the model's blocks were run again on the way back, to save memory.
     """
 
     attribution: Attribution
@@ -56,6 +57,7 @@ class TextAttribution:
     matrices: tuple[Tensor, ...] = ()
     columns: tuple[tuple[str, ...], ...] = ()
     granularity: str = "token"
+    checkpointed: bool = False
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
