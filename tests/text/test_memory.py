@@ -325,3 +325,34 @@ def test_warnings_name_texts_as_they_were_given(bytes_of: Any) -> None:
         ig.text.explain(tiny("llama", scale=12.0), bytes_of, TEXTS, target=" Paris", rule=ig.rules.Left(1))  # fmt: skip
     numbers = {int(str(w.message).split("xample ")[1].split()[0].strip(":,.")) for w in caught if "xample " in str(w.message)}  # fmt: skip
     assert numbers <= {0, 1, 2, 3}
+
+
+# --- neighbours of words ------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_found_once_for_a_vocabulary(bytes_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from integrand.paths.discretized import NeighbourGraph
+
+    model, looked = tiny("llama"), []
+    near = NeighbourGraph.near
+
+    def counted(self: NeighbourGraph, rows: Tensor, look: Any) -> Tensor:
+        before = len(self)
+        result = near(self, rows, look)
+        looked.append(len(self) - before)
+        special = {0, 1, 2, *range(len(bytes_of), V)}
+        assert not set(result.flatten().tolist()) & special
+        return result
+
+    monkeypatch.setattr(NeighbourGraph, "near", counted)
+    options: dict[str, Any] = {"target": " Paris", "method": "discretized", "steps": 3, "neighbours": 20, "rule": ig.rules.Left()}  # fmt: skip
+    first = ig.text.explain(model, bytes_of, "Rome is", **options)
+    assert sum(looked) > 0
+    looked.clear()
+    again = ig.text.explain(model, bytes_of, "Rome is", **options)
+    assert sum(looked) == 0
+    assert torch.equal(first.scores[0], again.scores[0])
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(2)
+    ig.text.explain(model, bytes_of, "Rome is", **options)
+    assert sum(looked) > 0, "the weights are others now"

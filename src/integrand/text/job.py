@@ -46,6 +46,7 @@ from .models import CAUSAL, LanguageModel
 from .packing import Pack, joined, packs_of
 from .questions import Asker
 from .result import TextAttribution
+from .vocabulary import neighbours_of
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class TextJob:
     ) -> list[Attribution]:
         """The attribution of the texts; with ``per_token`` one for each token of the target."""
         vectors, start = beginning.vectors, beginning.start
-        options = {**for_method(method, start, options, self.model), **options}
+        options = {**options, **for_method(method, start, options, self.model, self.asker)}
         packs = self._packs(start, method, vectors, options)
         if packs is None:
             order = list(range(len(self.rows)))
@@ -299,16 +300,23 @@ def check_method(method: str | ExplainerLike) -> None:
 
 
 def for_method(
-    method: str | ExplainerLike, start: Baseline, options: dict[str, Any], model: LanguageModel
+    method: str | ExplainerLike,
+    start: Baseline,
+    options: dict[str, Any],
+    model: LanguageModel,
+    asker: Asker,
 ) -> dict[str, Any]:
-    """What a method is built with that the texts have: where it starts, and the vectors of all
-    words."""
+    """What a method is built with that the texts have: where it starts, the vectors of all words,
+    and their neighbours."""
     if not isinstance(method, str):
         return {"baseline": start}
     published = about(method)
     wanted: dict[str, Any] = {} if published.start is None else {"baseline": start}
     if "table" in published.needs and "table" not in options:
         wanted["table"] = model.table
+        count = options.get("neighbours", published.defaults.get("neighbours"))
+        if isinstance(count, int) and not isinstance(count, bool):
+            wanted["neighbours"] = neighbours_of(model, asker.tokenizer, count)
     return wanted
 
 
