@@ -356,3 +356,125 @@ def test_neighbours_are_found_once_for_a_vocabulary(bytes_of: Any, monkeypatch: 
         model.get_input_embeddings().weight.mul_(2)
     ig.text.explain(model, bytes_of, "Rome is", **options)
     assert sum(looked) > 0, "the weights are others now"
+
+
+# --- what it will take --------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_counts_gradients_without_the_model(bytes_of: Any) -> None:
+    model = tiny("llama")
+    ways: list[tuple[dict[str, Any], int | None]] = [
+        ({"rule": FEW}, 4),
+        ({"rule": FEW, "baseline": ["mean", "pad", ig.text.Corrupt([1, 50, 51, 52])]}, 12),
+        ({"method": "sequential", "rule": FEW}, None),
+        ({"method": "guided", "steps": 5}, None),
+        ({"tol": 0.1}, None),
+    ]
+    for options, gradients in ways:
+        told = ig.text.estimate_cost(model, bytes_of, "Rome is old", target=" Paris", **options)
+        assert told.texts == 1
+        assert told.tokens == len(bytes_of("Rome is old")["input_ids"])
+        result = ig.text.explain(model, bytes_of, "Rome is old", target=" Paris", **options)
+        if gradients is not None:
+            assert told.gradients == gradients == result.attribution.cost.gradients
+        assert told.gradients in (None, result.attribution.cost.gradients)
+        assert told.gradient_seconds > 0
+        assert (told.seconds is None) == (told.gradients is None)
+    assert told.gradients is None, "a tolerance decides"
+
+
+def test_an_estimate_in_words(bytes_of: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ig.text.CostEstimate(1, 2048, 16, 11.0, 176.0, 1_100_000_000, checkpointed=False)
+    assert str(told) == "2,048 tokens × 16 gradients ≈ 1.1 GB, 3 min"
+    told = ig.text.CostEstimate(3, 900, None, 0.5, None, 25_000_000, checkpointed=True)
+    assert str(told).startswith("3 texts of up to 900 tokens: ≈ 25 MB, 0.5 s a gradient")
+    assert "blocks run again" in str(told)
+    heard: list[Any] = []
+    options: dict[str, Any] = {"target": " Paris", "rule": FEW}
+    ig.text.explain(tiny("llama"), bytes_of, ["Rome", "Rome is old"], preflight=heard.append, **options)  # fmt: skip
+    assert [told.gradients for told in heard] == [4]
+    assert capsys.readouterr().err == ""
+    ig.text.explain(tiny("llama"), bytes_of, ["Rome", "Rome is old"], preflight=True, **options)
+    assert "2 texts of up to 4 tokens × 4 gradients" in capsys.readouterr().err
+    with pytest.raises(ig.errors.InputError, match="preflight is True, False or a callable"):
+        ig.text.explain(tiny("llama"), bytes_of, "Rome", preflight="yes", **options)
+
+
+def test_bytes_of_an_estimate_are_those_that_a_gradient_keeps(bytes_of: Any) -> None:
+    """Counted apart: what autograd packs in a forward pass of the model by itself."""
+    model = tiny("llama").requires_grad_(False)
+    told = ig.text.estimate_cost(model, bytes_of, "Rome is old", target=" Paris", rule=FEW, batch_size=3)  # fmt: skip
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    packed: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            packed[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    vectors = model.get_input_embeddings()(torch.tensor([bytes_of("Rome is old")["input_ids"]]))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        logits = model(inputs_embeds=vectors.requires_grad_(), use_cache=False, logits_to_keep=1)
+    assert logits.logits.requires_grad
+    assert told.bytes == pytest.approx(3 * sum(packed.values()), rel=0.1)
+    fewer = ig.text.estimate_cost(model, bytes_of, "Rome is old", target=" Paris", rule=FEW, batch_size=3, checkpoint=True)  # fmt: skip
+    assert fewer.checkpointed
+    assert fewer.bytes < told.bytes
+
+
+# --- half precision -----------------------------------------------------------------------------------------------------
+
+
+def test_what_half_precision_adds_is_measured(bytes_of: Any, tmp_path: Any) -> None:
+    """Against the map of the float32 model, from the vectors of the half one, by plain autograd."""
+    half = tiny("llama", scale=2.0, dtype=torch.bfloat16)
+    fine = tiny("llama", scale=2.0, dtype=torch.bfloat16).float()
+    token = bytes_of(" Paris", add_special_tokens=False)["input_ids"][0]
+    nodes, weights = [0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5], [5 / 18, 8 / 18, 5 / 18]
+    texts = ["Rome is", "The capital of France is"]
+    result = ig.text.explain(half, bytes_of, texts, target=" Paris", rule=FEW)
+    assert len(result.half_precision_error) == 2
+    for i, text in enumerate(texts):
+        end = half.get_input_embeddings()(torch.tensor([bytes_of(text)["input_ids"]])).detach()
+        start = half.get_input_embeddings().weight.detach().double().mean(0).bfloat16().expand_as(end).clone()  # fmt: skip
+        start[:, 0] = end[:, 0]
+        maps = []
+        for model in (half, fine):
+            total = torch.zeros_like(end, dtype=torch.float64)
+            for node, weight in zip(nodes, weights, strict=True):
+                point = (start.float() + node * (end.float() - start.float())).requires_grad_()
+                dtype = next(model.parameters()).dtype
+                logits = model(inputs_embeds=point.to(dtype)).logits[0, -1].float()
+                (slope,) = torch.autograd.grad(logits.log_softmax(-1)[token], point)
+                total += weight * slope.double()
+            maps.append(total * (end.double() - start.double()))
+        slow = float((maps[0] - maps[1]).norm() / maps[1].norm())
+        assert result.half_precision_error[i] == pytest.approx(slow, rel=0.1)
+        assert 1e-4 < slow < 1
+        assert "half precision adds" in result.summary(i)
+    result.save(tmp_path / "half.safetensors")
+    read = ig.load(tmp_path / "half.safetensors")
+    assert isinstance(read, ig.text.TextAttribution)
+    assert read.half_precision_error == result.half_precision_error
+    assert result[1].half_precision_error == result.half_precision_error[1:]
+    assert result.to_json()["texts"][1]["half_precision_error"] == result.half_precision_error[1]
+    plain = ig.text.explain(half, bytes_of, texts, target=" Paris", rule=FEW, check_precision=False)
+    assert plain.half_precision_error == ()
+    assert torch.equal(plain.scores[0], result.scores[0])
+    assert ig.text.explain(fine, bytes_of, texts, target=" Paris", rule=FEW).half_precision_error == ()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3", "t5", "bert"])
+def test_half_precision_of_every_kind(name: str, bytes_of: Any, monkeypatch: Any) -> None:
+    model = tiny(name, scale=1.0, dtype=torch.bfloat16)
+    ids = torch.tensor([bytes_of("The capital of France is")["input_ids"]])
+    target: Any = None if name == "bert" else ig.text.Continuation((7, 30))
+    options: dict[str, Any] = {"target": target, "baseline": "mean", "keep": "first", "rule": FEW}
+    result = ig.text.explain_ids(model, ids, per_token=name == "gpt2", **options)
+    assert 0 < result.half_precision_error[0] < 1
+    assert bool(result.scores[0].isfinite().all())
+    monkeypatch.setattr("integrand.text.precision.memory_budget", lambda device: 100)
+    result = ig.text.explain_ids(model, ids, **options)
+    assert result.half_precision_error[0] != result.half_precision_error[0]
+    assert "not measured" in result.summary()

@@ -10,7 +10,8 @@ begin where they end, so that they get exactly nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ..errors import InputError, ShapeError
 from ..explain import Progress
 from ..integration.attribution import ExplainerLike
 from .baselines import BaselineLike
+from .cost import CostEstimate
 from .encoding import (
     Encoded,
     check_tokenizer,
@@ -30,7 +32,7 @@ from .encoding import (
     special_ids,
     with_sources,
 )
-from .job import TextJob
+from .job import Prepared, TextJob
 from .keeping import Keep
 from .layout import Row, padded_rows
 from .memory import Checkpoint
@@ -45,6 +47,9 @@ from .models import (
 )
 from .questions import Asker
 from .result import TextAttribution
+
+Preflight = bool | Callable[[CostEstimate], None]
+"""Who is told beforehand what it will take."""
 
 
 def explain(
@@ -65,6 +70,8 @@ def explain(
     embeddings: str | nn.Module | None = None,
     batch_size: int | None = None,
     checkpoint: Checkpoint = "auto",
+    check_precision: bool = True,
+    preflight: Preflight = False,
     progress: Progress = False,
     **options: Any,
 ) -> TextAttribution:
@@ -109,6 +116,11 @@ def explain(
             at a time: the same numbers, about 1.4 times the time. "auto" does where what a call
             keeps would take more than half of the memory that is free; ``result.checkpointed``
             says so. Gradient checkpointing of transformers does nothing in eval mode.
+        check_precision: of models in half precision, measure what that adds to the map
+            (``result.half_precision_error``): six more gradients for each text, and room for the
+            weights in float32.
+        preflight: say beforehand what it will take: True for a line on stderr, or a callable that
+            is given a ``CostEstimate``. A gradient more, and two short passes.
         progress: as in ``ig.explain``.
         **options: of the published method.
 
@@ -126,22 +138,104 @@ def explain(
         Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365). That the first token, where attention
         rests, should stay as it is, was measured here (``docs/usage/text.md``).
     """
+    job = _job_of_texts(
+        model, tokenizer, texts, keep, sources, max_new_tokens, embeddings, checkpoint
+    )
+    options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
+    prepared = job.prepared(target, method, baseline, per_token=per_token, **options)
+    _tell(preflight, job, prepared)
+    return job.run(prepared, check_precision=check_precision).by(granularity)
+
+
+def estimate_cost(
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
+    texts: Any,
+    *,
+    target: Any = None,
+    method: str | ExplainerLike = "integrated",
+    baseline: BaselineLike = "mean",
+    keep: Keep = "special+template",
+    per_token: bool = False,
+    tol: float | None = None,
+    seed: int | None = None,
+    max_new_tokens: int = 16,
+    embeddings: str | nn.Module | None = None,
+    batch_size: int | None = None,
+    checkpoint: Checkpoint = "auto",
+    **options: Any,
+) -> CostEstimate:
+    """What ``explain`` would take for the same arguments: gradients, memory and time.
+
+    Args:
+        model: as in ``explain``.
+        tokenizer: as in ``explain``.
+        texts: as in ``explain``.
+        target: as in ``explain``.
+        method: as in ``explain``.
+        baseline: as in ``explain``.
+        keep: as in ``explain``.
+        per_token: as in ``explain``.
+        tol: as in ``explain``.
+        seed: as in ``explain``.
+        max_new_tokens: as in ``explain``.
+        embeddings: as in ``explain``.
+        batch_size: as in ``explain``.
+        checkpoint: as in ``explain``.
+        **options: as in ``explain``.
+
+    Returns:
+        A ``CostEstimate``, which prints as "2,048 tokens × 16 gradients ≈ 1.1 GB, 3 min".
+
+    Raises:
+        IntegrandError: as ``explain``.
+
+    Cost:
+        one gradient of the longest text, and forward passes of an eighth and a quarter of it; what
+        the target takes, such as writing an answer.
+    """
+    job = _job_of_texts(model, tokenizer, texts, keep, None, max_new_tokens, embeddings, checkpoint)
+    options = {"tol": tol, "seed": seed, "batch_size": batch_size, **options}
+    return job.estimate(job.prepared(target, method, baseline, per_token=per_token, **options))
+
+
+def _job_of_texts(
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
+    texts: Any,
+    keep: Keep,
+    sources: Sequence[str] | Sequence[Sequence[str]] | None,
+    max_new_tokens: int,
+    embeddings: str | nn.Module | None,
+    checkpoint: Checkpoint,
+) -> TextJob:
     language = language_model(model, embeddings)
-    tokenizer = tokenizer_of(tokenizer, model)
-    check_tokenizer(tokenizer, language)
-    entries = listed_texts(texts)
-    encoded = [encode(tokenizer, entry, language) for entry in entries]
+    words = tokenizer_of(tokenizer, model)
+    check_tokenizer(words, language)
+    encoded = [encode(words, entry, language) for entry in listed_texts(texts)]
     encoded = _with_all_sources(encoded, sources)
-    asker = Asker(language, tokenizer, max_new_tokens)
+    asker = Asker(language, words, max_new_tokens)
     rows = padded_rows(
         [text.ids for text in encoded],
         [text.types for text in encoded],
         asker.pad,
         left=language.kind == CAUSAL,
     )
-    job = TextJob(language, asker, encoded, rows, keep, checkpoint)
-    options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
-    return job.run(target, method, baseline, per_token=per_token, **options).by(granularity)
+    return TextJob(language, asker, encoded, rows, keep, checkpoint)
+
+
+def _tell(preflight: Preflight, job: TextJob, prepared: Prepared) -> None:
+    """Say what it will take, to whom it is wanted for."""
+    if preflight is False:
+        return
+    if preflight is True:
+        print(job.estimate(prepared), file=sys.stderr, flush=True)
+    elif callable(preflight):
+        preflight(job.estimate(prepared))
+    else:
+        raise InputError(
+            f"preflight is True, False or a callable that is given a CostEstimate, not {preflight!r}."
+        )
 
 
 def explain_ids(
@@ -162,6 +256,8 @@ def explain_ids(
     embeddings: str | nn.Module | None = None,
     batch_size: int | None = None,
     checkpoint: Checkpoint = "auto",
+    check_precision: bool = True,
+    preflight: Preflight = False,
     progress: Progress = False,
     **options: Any,
 ) -> TextAttribution:
@@ -187,6 +283,8 @@ def explain_ids(
         embeddings: as in ``explain``.
         batch_size: as in ``explain``.
         checkpoint: as in ``explain``.
+        check_precision: as in ``explain``.
+        preflight: as in ``explain``.
         progress: as in ``explain``.
         **options: of the published method.
 
@@ -217,7 +315,9 @@ def explain_ids(
     encoded = [_named(row, words, language) for row in rows]
     job = TextJob(language, asker, encoded, rows, keep, checkpoint)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
-    return job.run(target, method, baseline, per_token=per_token, **options)
+    prepared = job.prepared(target, method, baseline, per_token=per_token, **options)
+    _tell(preflight, job, prepared)
+    return job.run(prepared, check_precision=check_precision)
 
 
 # --- what was handed in -----------------------------------------------------------------------------------------------

@@ -74,8 +74,9 @@ class OutputReader(nn.Module):
         tokens, counts = arranged["tokens"], arranged["counts"]
         logits = self.logits(vectors, arranged)
         against = arranged.get("against")
-        tokens, against = (t if t is None else t.to(logits.device) for t in (tokens, against))
-        answers = self._scored(logits, tokens, against)
+        if against is not None:
+            against = against.to(logits.device)
+        answers = self._scored(logits, tokens.to(logits.device), against)
         counted: Tensor = answers * counts.to(answers)
         return counted
 

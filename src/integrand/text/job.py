@@ -6,7 +6,9 @@ rows, baseline, target ──▶ packs of like length ──▶ ig.explain of ea
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,21 +31,25 @@ from ..errors import (
     warn,
 )
 from ..explain import explain as explain_inputs
-from ..explain import resolve_method
+from ..explain import make_task, resolve_method
 from ..explain_targets import explain_targets
+from ..fields import Linear
 from ..fields.views import CallCount
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..integration.cost import Cost
 from ..methods import about
+from ..rules import GaussLegendre
 from .baselines import BaselineLike, Batch, references_of
 from .batch_questions import Questions, ask, passes
+from .cost import CostEstimate
 from .encoding import Encoded
 from .forward import OutputReader
 from .keeping import Keep, kept_tokens
 from .layout import Row
-from .memory import Checkpoint, uses_checkpoints
+from .memory import Checkpoint, LongestText, rows_of_call, uses_checkpoints
 from .models import CAUSAL, LanguageModel
 from .packing import Pack, joined, packs_of
+from .precision import NODES, in_float32, is_half
 from .questions import Asker
 from .result import TextAttribution
 from .vocabulary import neighbours_of
@@ -69,7 +75,7 @@ class TextJob:
     keep: Keep
     checkpoint: Checkpoint = "auto"
 
-    def run(
+    def prepared(
         self,
         target: Any,
         method: str | ExplainerLike,
@@ -77,8 +83,8 @@ class TextJob:
         *,
         per_token: bool,
         **options: Any,
-    ) -> TextAttribution:
-        """Explain the texts."""
+    ) -> Prepared:
+        """What the texts are asked, and where they begin; before any long work."""
         check_method(method)
         questions = ask(target, self.texts, self.asker, per_token=per_token)
         kept = kept_tokens(self.texts, self.keep, questions)
@@ -86,13 +92,22 @@ class TextJob:
             self.checkpoint, self.model, self.rows, questions, options.get("batch_size")
         )
         beginning = self.beginning(baseline, kept, options.get("seed"))
-        parts = self._attributions(questions, method, beginning, per_token=per_token, **options)
+        options |= for_method(method, beginning.start, options, self.model, self.asker)
+        return Prepared(questions, tuple(kept), beginning, method, per_token, options)
+
+    def run(self, prepared: Prepared, *, check_precision: bool = True) -> TextAttribution:
+        """Explain the texts."""
+        questions, per_token = prepared.questions, prepared.per_token
+        parts = self._attributions(prepared)
         slots = [row.real for row in self.rows]
+        half: tuple[float, ...] = ()
+        if check_precision and is_half(self.model):
+            half = self._half_precision_error(prepared, parts[0].target)
         return TextAttribution(
             summed(parts, questions.target) if per_token else parts[0],
             tuple(self.texts),
             tuple(slots),
-            tuple(kept),
+            prepared.kept,
             questions.words(self.model, len(self.texts), parts[0].target),
             matrices=tuple(
                 _matrix(parts, i, len(question.columns), slots[i])
@@ -104,7 +119,74 @@ class TextJob:
             if per_token
             else (),
             checkpointed=self.model.checkpoint,
+            half_precision_error=half,
         )
+
+    def estimate(self, prepared: Prepared) -> CostEstimate:
+        """What it will take: from a gradient of the longest text, and short passes of it."""
+        questions, model = prepared.questions, self.model
+        lengths = [len(row.real) for row in self.rows]
+        longest = lengths.index(max(lengths))
+        text = LongestText.of(self.rows, questions, model)
+        seconds = self._gradient_seconds(prepared, longest)
+        gradients = self._gradients(prepared, longest)
+        kept = text.kept(model)
+        rows = rows_of_call(model, text, prepared.options.get("batch_size"))
+        rows = rows if gradients is None else min(rows, gradients)
+        # Forward passes are shared by the tokens of a target, backward passes are not.
+        share = (1 + questions.count) / 2 if prepared.per_token else 1
+        relative = sum(lengths) / max(lengths)
+        return CostEstimate(
+            texts=len(self.rows),
+            tokens=len(text),
+            gradients=gradients,
+            gradient_seconds=seconds * share,
+            seconds=None if gradients is None else gradients * seconds * share * relative,
+            bytes=int(rows * (kept.recomputed if model.checkpoint else kept.plain)),
+            checkpointed=model.checkpoint,
+        )
+
+    def _gradient_seconds(self, prepared: Prepared, number: int) -> float:
+        """How long a gradient of one of the texts takes."""
+        pack = Pack.of(self.rows, [number], self.padding, left=self.model.kind == CAUSAL)
+        questions = prepared.questions.at([number])
+        vectors, pad = pack.taken(prepared.beginning.vectors), self.padding
+        extra = {"passes": passes(questions, pack.rows, self.model, pad)}
+        reader = OutputReader(self.model, questions.score)
+        task = make_task("integrated", reader, vectors, questions.target, extra=extra)
+        with self.model.padding(pad), _repeatable(self.model), task.ready() as field:
+            began = time.perf_counter()
+            field.gradient(task.x)
+            return time.perf_counter() - began
+
+    def _gradients(self, prepared: Prepared, number: int) -> int | None:
+        """How many gradients a method takes of one of the texts: asked of a linear function in the
+        model's place. None where it says nothing beforehand."""
+
+        class Told(Exception):
+            pass
+
+        def watch(tally: CallCount) -> None:
+            if tally.expected is not None:
+                raise Told(tally.expected)
+
+        start = prepared.beginning.start
+        vectors = prepared.beginning.vectors[number : number + 1].float()
+        options = {**prepared.options, "progress": watch}
+        if "baseline" in options and isinstance(start, Given):
+            references = start.references[:, number : number + 1].to(vectors)
+            options["baseline"] = dataclasses.replace(start, references=references)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                explain_inputs(
+                    Linear(torch.ones_like(vectors[0])), vectors, method=prepared.method, **options
+                )
+        except Told as told:
+            return int(told.args[0])
+        except IntegrandError:  # it asks more of a model than a linear function can tell
+            return None
+        return None
 
     def beginning(
         self, baseline: BaselineLike, kept: Sequence[tuple[bool, ...]], seed: int | None
@@ -120,108 +202,107 @@ class TextJob:
         batch = Batch(self.model, self.asker.tokenizer, self.texts, self.rows, vectors, moves)
         return Beginning(vectors, moves, references_of(baseline, batch))
 
-    def _attributions(
-        self,
-        questions: Questions,
-        method: str | ExplainerLike,
-        beginning: Beginning,
-        *,
-        per_token: bool,
-        **options: Any,
-    ) -> list[Attribution]:
+    def _attributions(self, prepared: Prepared) -> list[Attribution]:
         """The attribution of the texts; with ``per_token`` one for each token of the target."""
-        vectors, start = beginning.vectors, beginning.start
-        options = {**options, **for_method(method, start, options, self.model, self.asker)}
-        packs = self._packs(start, method, vectors, options)
+        vectors, start = prepared.beginning.vectors, prepared.beginning.start
+        packs = self._packs(prepared)
         if packs is None:
-            order = list(range(len(self.rows)))
-            return self._explained(
-                questions, method, beginning, self.rows, order, per_token, options
-            )
+            return self._explained(prepared, self.rows, range(len(self.rows)))
         assert isinstance(start, Given)
         parts: list[list[Attribution]] = []
-        tally = _Tally(options.get("progress", False))
+        tally = _Tally(prepared.options.get("progress", False))
         for pack in packs:
-            own = Beginning(
-                pack.taken(vectors), pack.taken(beginning.moves), pack.start(start)
-            ).still(pack)
-            changed = {"baseline": own.start} if "baseline" in options else {}
-            pack_options = {**options, **changed, "progress": tally.of_pack()}
-            attributions = self._explained(
-                questions.at(pack.order),
-                method,
-                own,
-                pack.rows,
-                pack.order,
-                per_token,
-                pack_options,
+            moves = pack.taken(prepared.beginning.moves)
+            own = Beginning(pack.taken(vectors), moves, pack.start(start)).still(pack)
+            changed = {"baseline": own.start} if "baseline" in prepared.options else {}
+            of_pack = dataclasses.replace(
+                prepared,
+                questions=prepared.questions.at(pack.order),
+                beginning=own,
+                options={**prepared.options, **changed, "progress": tally.of_pack()},
             )
+            attributions = self._explained(of_pack, pack.rows, pack.order)
             parts.append([pack.laid_back(part, vectors) for part in attributions])
-        explainer = self._explainer(method, vectors, options)
-        return _joined_questions(parts, packs, explainer, questions.columns() if per_token else ())
+        columns = prepared.questions.columns() if prepared.per_token else ()
+        return _joined_questions(parts, packs, self._explainer(prepared), columns)
 
     def _explained(
-        self,
-        questions: Questions,
-        method: str | ExplainerLike,
-        beginning: Beginning,
-        rows: Sequence[Row],
-        order: Sequence[int],
-        per_token: bool,
-        options: dict[str, Any],
+        self, prepared: Prepared, rows: Sequence[Row], order: Sequence[int]
     ) -> list[Attribution]:
         """The attributions of some rows, which are the texts ``order``."""
-        pad, vectors, moves = self.padding, beginning.vectors, beginning.moves
+        questions, beginning, pad = prepared.questions, prepared.beginning, self.padding
+        vectors, moves = beginning.vectors, beginning.moves
         arranged = passes(questions, rows, self.model, pad)
         if not bool(moves.all()):
             arranged = [{**entries, "moves": moves, "vectors": vectors} for entries in arranged]
         reader = OutputReader(self.model, questions.score)
-        options = {**options, "method": method, "extra": {"passes": arranged}}
+        options = {**prepared.options, "method": prepared.method, "extra": {"passes": arranged}}
         with (
             self.model.padding(pad),
             _repeatable(self.model),
             _degenerate(self.model, beginning.start, moves),
             _numbered(order),
         ):
-            if per_token:
+            if prepared.per_token:
                 return explain_targets(reader, vectors, targets=questions.columns(), **options)
             return [explain_inputs(reader, vectors, target=questions.target, **options)]
 
-    def _packs(
-        self,
-        start: Baseline,
-        method: str | ExplainerLike,
-        vectors: Tensor,
-        options: dict[str, Any],
-    ) -> list[Pack] | None:
+    def _packs(self, prepared: Prepared) -> list[Pack] | None:
         """Texts of like length together; None where little is gained, and where something may be
         told in their order."""
-        plain = isinstance(method, str) and isinstance(start, Given)
+        options = prepared.options
+        plain = isinstance(prepared.method, str) and isinstance(prepared.beginning.start, Given)
         of_words = {"table", "neighbours"}  # and of no text
         if not plain or any(
             isinstance(options[name], Tensor) for name in options if name not in of_words
         ):
             return None
-        orders = packs_of([row.real[-1] + 1 - row.real[0] for row in self.rows])
-        wide = max(row.real[-1] + 1 - row.real[0] for row in self.rows) < len(self.rows[0].ids)
-        if len(orders) == 1 and not wide:
+        widths = [row.real[-1] + 1 - row.real[0] for row in self.rows]
+        orders = packs_of(widths)
+        if len(orders) == 1 and max(widths) == len(self.rows[0].ids):
             return None
         # How many references a tolerance takes may be another number for each pack.
-        if self._explainer(method, vectors, options).samples:
+        if self._explainer(prepared).samples:
             return None
         left = self.model.kind == CAUSAL
         return [Pack.of(self.rows, order, self.padding, left=left) for order in orders]
 
-    def _explainer(
-        self, method: str | ExplainerLike, vectors: Tensor, options: dict[str, Any]
-    ) -> Explainer:
+    def _explainer(self, prepared: Prepared) -> Explainer:
         """What explains all rows."""
+        options = prepared.options
         rest = {name: value for name, value in options.items() if name not in _OF_EXPLAIN}
-        explainer = resolve_method(
-            vectors, method, options.get("baseline"), options.get("tol"), rest
-        )
-        seed = options.get("seed")
+        baseline, tol, seed = (options.get(name) for name in ("baseline", "tol", "seed"))
+        vectors = prepared.beginning.vectors
+        explainer = resolve_method(vectors, prepared.method, baseline, tol, rest)
         return explainer if seed is None else reseeded(explainer, seed)
+
+    def _half_precision_error(self, prepared: Prepared, target: Any) -> tuple[float, ...]:
+        """The relative error that half precision adds to a map of few nodes of each text, NaN where
+        there can be no copy in float32."""
+        fine = in_float32(self.model)
+        start = prepared.beginning.start
+        if fine is None or not isinstance(start, Given):
+            return (math.nan,) * len(self.rows)
+        vectors = prepared.beginning.vectors.float()
+        first = dataclasses.replace(start, references=start.references[:1].float(), names=())
+        questions = prepared.questions
+        if not questions.questions:  # the classes that the model itself predicts
+            questions = dataclasses.replace(questions, target=target)
+        few = dataclasses.replace(
+            prepared,
+            questions=questions,
+            beginning=Beginning(vectors, prepared.beginning.moves, first),
+            method="integrated",
+            per_token=False,
+            options={"baseline": first, "rule": GaussLegendre(NODES)},
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IntegrandWarning)
+            coarse, exact = (
+                job._attributions(few)[0].values.double()
+                for job in (self, dataclasses.replace(self, model=fine))
+            )
+        return tuple((norm(coarse - exact) / norm(exact)).tolist())
 
     @property
     def padding(self) -> int:
@@ -234,6 +315,27 @@ class TextJob:
 
 _OF_EXPLAIN = frozenset(explain_inputs.__kwdefaults__ or {})
 """What belongs to the call and not to the method."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Texts ready to be explained.
+
+    Attributes:
+        questions: what is asked of them.
+        kept: (T,) of each: whether a token stays as it is.
+        beginning: where they end, and paths begin.
+        method: a published name, or a method.
+        per_token: whether each token of the target is explained by itself.
+        options: of the method, and of the call.
+    """
+
+    questions: Questions
+    kept: tuple[tuple[bool, ...], ...]
+    beginning: Beginning
+    method: str | ExplainerLike
+    per_token: bool
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -442,7 +544,7 @@ def _joined_questions(
 
 def _unasked(like: Attribution, target: Any) -> Attribution:
     """What a question leaves of texts that it is not asked of."""
-    zeros = {
+    zeros: dict[str, Any] = {
         name: torch.zeros_like(getattr(like, name))
         for name in ("values", "output", "change", "residual", "error")
     }
