@@ -340,8 +340,13 @@ def _with_all_sources(
 
 
 def _ids(input_ids: object) -> Tensor:
-    ids = torch.as_tensor(input_ids)
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+    try:
+        ids = torch.as_tensor(input_ids)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            "Token ids are whole numbers, rows of them of one length: pad shorter ones, and say where with attention_mask=."
+        ) from error
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise InputError(f"Token ids are whole numbers, not {ids.dtype}.")
     ids = ids[None] if ids.ndim == 1 else ids
     if ids.ndim != 2 or not ids.numel():
