@@ -113,7 +113,7 @@ def explain(
         batch_size: rows per model call, at most.
         checkpoint: whether the model's repeated blocks (modules of one class in an
             ``nn.ModuleList``) run again on the way back, so that the activations of one are kept
-            at a time: the same numbers, about 1.4 times the time. "auto" does where what a call
+            at a time: the same numbers, about 1.5 times the time. "auto" does where what a call
             keeps would take more than half of the memory that is free; ``result.checkpointed``
             says so. Gradient checkpointing of transformers does nothing in eval mode.
         check_precision: of models in half precision, measure what that adds to the map
