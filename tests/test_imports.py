@@ -123,7 +123,7 @@ def test_all_is_what_is_exported() -> None:
 DESIGN = {
     "ig": ["explain", "explain_batches", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "GreedyPIG", "SmoothGrad", "XRAI", "ArtificialDistancing", "Backward", "Sequential", "compare", "Comparison"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "IDGI", "IntegratedDecisionGradients", "Rescaled", "PathWeighted", "SaturationCutoff", "Saturation", "Ascent", "BaselineShapley"],
-    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "SAMP", "Composed", "Reversed", "Discretized", "neighbour_graph"],
+    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "SAMP", "Composed", "Reversed", "Discretized", "neighbour_graph", "NeighbourGraph"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead", "Predicted"],
     "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Masked", "Imputed", "MeanLeft", "AlongShortestPaths"],

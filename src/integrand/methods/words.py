@@ -8,7 +8,7 @@ from ..baselines import StartLike, as_baseline
 from ..core.features import Features
 from ..integration import Method, Sequential
 from ..integration.attribution import ExplainerLike
-from ..paths import Discretized
+from ..paths import Discretized, NeighbourGraph
 from ..rules import Midpoint, Rule
 from .baseline_names import BASELINES
 from .registry import axioms, published
@@ -25,7 +25,7 @@ from .wrapped import inner
 def discretized(
     table: Tensor,
     baseline: StartLike = 0.0,
-    neighbours: int | Tensor = 500,
+    neighbours: int | Tensor | NeighbourGraph = 500,
     steps: int = 30,
     strategy: str = "greedy",
     *,
