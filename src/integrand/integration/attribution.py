@@ -301,7 +301,11 @@ class Attribution:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int | slice | Tensor | list[int]) -> Attribution:
-        """The attribution of one or some examples, batch axis kept."""
+        """The attribution of one or some examples, batch axis kept.
+
+        ``cost`` is their part of that of the batch, an even share for each example: slices that
+        are joined again (``ig.concat``) cost what the batch did.
+        """
         if not isinstance(index, slice | list) and getattr(index, "ndim", 0) == 0:
             index = operator.index(index)
         if isinstance(index, slice):
@@ -340,6 +344,7 @@ class Attribution:
             reasons=tuple(self.reasons[i] for i in numbers.tolist()) if self.reasons else (),
             frames=frames,
             target=target,
+            cost=self.cost.of_examples(numbers.tolist(), len(self)),
         )
 
     def apart(self) -> Attribution:
