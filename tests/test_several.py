@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from tests.problems import PROBLEMS, Counting, filled, relu_mlp, softplus_cnn, wave
+from tests.problems import PROBLEMS, Counting, filled, relu_mlp, softplus_cnn, tanh_mlp, wave
 
 CLASSES = torch.tensor([0, 2, 1, 0, 2])
 IMAGES = 0.5 + 0.5 * wave(5, 3, 8, 8)
@@ -565,3 +565,40 @@ def test_warnings_are_given_once() -> None:
         )
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+# --- what is said of them ----------------------------------------------------------------------------------------------
+
+
+def test_warnings_name_the_example_and_the_target() -> None:
+    """Row 2 alone has a kink on its way, and only for the target that sees it."""
+
+    class Kinked(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.stack([z[:, 0], 50 * (z[:, 1] - 0.9).relu() + z[:, 0]], 1)
+
+    x = torch.tensor([[1.0, 0.1], [1.0, 0.2], [1.0, 1.0]])
+    with pytest.warns(
+        ig.errors.IncompleteWarning,
+        match=r"1 of 6 maps .* example 2 of target 1 \(Logit\(1\)\) adds up",
+    ):
+        ig.explain_targets(Kinked(), x, targets=[0, 1], rule=ig.rules.Left(1))
+
+
+def test_errors_name_the_example_and_the_target() -> None:
+    class Root(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.stack([z.sum(1), 1 / z[:, 0]], 1)
+
+    x = torch.tensor([[1.0, 0.1], [0.0, 0.2]])
+    with pytest.raises(
+        ig.errors.NonFiniteGradient, match=r"example 1 of target 1 \(Logit\(1\)\) itself"
+    ):
+        ig.explain_targets(Root(), x, targets=[0, 1], baseline=1.0, rule=ig.rules.Left(1))
+
+
+def test_examples_of_a_batch_of_some_are_named_as_in_the_whole() -> None:
+    field = ig.fields.Subset(ig.TorchField(tanh_mlp(), 0), torch.tensor([4, 2]))
+    assert [field.example_name(i) for i in range(2)] == ["example 4", "example 2"]
+    both = field.with_targets([ig.targets.Logit(0), ig.targets.Margin(1, 2)])
+    assert both.example_name(3) == "example 2 of target 1 (Margin(1, 2))"

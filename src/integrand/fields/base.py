@@ -254,6 +254,11 @@ class Field(ABC):
         """
         return index
 
+    def example_name(self, example: int) -> str:
+        """What messages call an example of this field, by its number among those that its user
+        gave: "example 3", and of a field that asks several questions of each which one it is."""
+        return f"example {example}"
+
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:

@@ -266,6 +266,9 @@ class LayerField(TorchField):
             activations = LayerActivations.joined(parts)
             return self._verified(z, index, activations, targets) if fresh else activations
 
+    def example_name(self, example: int) -> str:
+        return super().example_name(int(self.network.examples(torch.tensor([example]))))
+
     def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""
         self.network.held = LayerActivations.joined(lifted)

@@ -253,6 +253,9 @@ class View(Field):
     def questions(self, index: Tensor) -> Tensor:
         return self.inner.questions(self._index(index))
 
+    def example_name(self, example: int) -> str:
+        return self.inner.example_name(int(self._index(torch.tensor([example]))))
+
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         return self.inner.trouble(self._rows(start), self._rows(end), self._index(index))
 
@@ -460,7 +463,13 @@ class CountedField(View):
         if company is not None and company.unchecked:
             try:
                 company.check(
-                    self.again, z, index, value, most=self.packer.rows, whole=self.integers
+                    self.again,
+                    z,
+                    index,
+                    value,
+                    most=self.packer.rows,
+                    whole=self.integers,
+                    example_name=self.example_name,
                 )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):  # one row fits where two do not

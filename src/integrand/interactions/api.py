@@ -131,7 +131,7 @@ def interactions(
             starts = References.of(start, x, counted)[:]
             lines = _lines(x, starts, label, shape, rows)
             kinks = _kinks(counted, starts, x)
-            output = checked_output(counted.value(x))
+            output = checked_output(counted.value(x), counted)
             base = counted.value(starts, leading=2).mean(0)
             estimate = integration.run(counted, lines, x.shape[1:], output, base, kinks=bool(kinks))
     result = Interactions(
