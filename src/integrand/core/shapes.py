@@ -126,8 +126,22 @@ def checked_references(references: object, x: Tensor, who: str, *, missing: bool
 
 
 def plain(t: Tensor) -> Tensor:
-    """``t`` apart from any graph, and fit for autograd also if it was made in inference mode."""
+    """``t`` apart from any graph and from classes of its user's own, and fit for autograd also if
+    it was made in inference mode."""
+    t = as_tensor(t)
     return t.clone() if t.is_inference() else t.detach()
+
+
+def as_tensor(t: Tensor) -> Tensor:
+    """The numbers of a tensor of a class of its own (``torchvision.tv_tensors``, a parameter) as a
+    tensor like others: gradients lead to no other.
+
+    Classes that do what operations do themselves (``__torch_dispatch__``), such as tensors that lie
+    on several machines, stay what they are.
+    """
+    if type(t) is Tensor or type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return t
+    return t.as_subclass(Tensor)
 
 
 def copied(t: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from ..core.features import Features
 from ..core.segment import Evaluation
 from ..errors import InputError, ModelError, UnknownName
 from ..fields import Field
 from ..integration.attribution import Attribution
 from ..methods import about as about_method
+from ..model.doors import known_options
 from ..model.layout import InputsLike, Layout
 from ..targets import TargetLike
 from .maps import Explainer, Maps, MapsLike
@@ -151,12 +153,28 @@ def judge(
     >>> ig.metrics.judge(model, x, result, ig.metrics.Deletion(fill=0.0), target=0).shape
     torch.Size([5])
     """
-    metric = as_metric(by)
     with Subject.of(model, inputs, target, **options) as subject:
+        metric = by_column(as_metric(by), subject.layout)
         maps = Maps.of(
             attribution, subject.x, subject.layout, () if method is None else _methods(method)
         )
         return _arranged(metric(subject, maps), attribution)
+
+
+def by_column(metric: Metric, layout: Layout) -> Metric:
+    """The metric with the columns of the table as its features, where these were read as several
+    numbers each: a word is taken away as one, whatever became of it. Features that were asked for
+    stay."""
+    part: Any = metric
+    named = {spec.name for spec in dataclasses.fields(part)}
+    if layout.features is None or "features" not in named or not _is_auto(part.features):
+        return metric
+    grouped: Metric = dataclasses.replace(part, features=layout.features)
+    return grouped
+
+
+def _is_auto(features: Features) -> bool:
+    return isinstance(features, str) and features == "auto"
 
 
 def _arranged(values: Tensor, attribution: MapsLike) -> Tensor:
@@ -185,7 +203,7 @@ def functional(cls: type[Metric]) -> Callable[..., Tensor]:
     ) -> Tensor:
         metric_options = {name: arguments.pop(name) for name in tuple(arguments) if name in options}
         for name in arguments:
-            if name not in (*_TASK_OPTIONS, "method"):
+            if name not in (*_TASK_OPTIONS, *known_options(), "method"):
                 raise UnknownName(
                     f"option of metric {cls.name!r}", name, [*options, *_TASK_OPTIONS]
                 )
@@ -227,13 +245,20 @@ def without_model(
     first: Any = attribution
     while isinstance(first, list | dict) and first:
         first = first[0] if isinstance(first, list) else next(iter(first.values()))
-    like = first.inputs if isinstance(first, Attribution) else first
+    bare = not isinstance(first, Attribution) or _of_other_columns(first)
+    like = first.inputs if not bare else first.values if isinstance(first, Attribution) else first
     layout, field = Layout.of(like), NoModel()
-    subject = Subject(
-        field, layout.pack(like), layout, masks, bare=not isinstance(first, Attribution)
-    )
+    subject = Subject(field, layout.pack(like), layout, masks, bare=bare)
     with field.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
+
+
+def _of_other_columns(attribution: Attribution) -> bool:
+    """Whether the columns of a map are not those of what was explained: they were summed to groups,
+    or to the columns of a pipeline's frame."""
+    values, inputs = attribution.values, attribution.inputs
+    tensors = isinstance(values, Tensor) and isinstance(inputs, Tensor)
+    return tensors and attribution.table is not None and values.shape != inputs.shape
 
 
 class NoModel(Field):
