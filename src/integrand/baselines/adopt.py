@@ -38,14 +38,17 @@ def as_baseline(
         return known[value]()
     if isinstance(value, list | tuple):
         return Union(distinct([as_baseline(entry, names) for entry in value]))
+    if isinstance(value, np.bool_):
+        value = bool(value)
     if isinstance(value, np.ndarray | np.generic):
         value = torch.from_numpy(np.array(value))
     if isinstance(value, Tensor):
         return Plain(value)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return Constant(float(value))
     if callable(value):
         return adopted(value)
+    shown = repr(value) if isinstance(value, bool) else type(value).__name__
     raise BaselineError(
-        f"A baseline is a number, a tensor, a list of baselines, or a callable (x, field) -> references; got {type(value).__name__}."
+        f"A baseline is a number, a tensor, a list of baselines, or a callable (x, field) -> references; got {shown}."
     )

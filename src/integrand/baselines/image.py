@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core.declared import factory
 from ..core.shapes import describe, over
 from ..core.values import part
 from ..errors import BaselineError
@@ -45,16 +46,19 @@ class Colour(OfEach):
         return field.normalisation.encode(colour.expand(x.shape[1:])).expand(1, *x.shape)
 
 
+@factory
 def black() -> Colour:
     """Black to the eye, whatever the model's normalisation."""
     return Colour((0.0,), "black")
 
 
+@factory
 def white() -> Colour:
     """White to the eye."""
     return Colour((1.0,), "white")
 
 
+@factory
 def grey(level: float = 0.5) -> Colour:
     """An even grey; 0.5 is half way between black and white."""
     return Colour((level,), "grey")

@@ -73,3 +73,16 @@ class Normalisation:
         """The smallest and largest number an image may hold, per channel (C|1, 1, 1)."""
         zero = torch.zeros(len(self.mean), 1, 1, dtype=like.dtype, device=like.device)
         return self.encode(zero), self.encode(zero + 1)
+
+
+def checked_normalisation(value: object) -> Normalisation | None:
+    """What ``normalisation=`` takes, a ``Normalisation`` or None.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if value is None or isinstance(value, Normalisation):
+        return value
+    raise InputError(
+        f"normalisation= is an ig.Normalisation, such as ig.Normalisation.imagenet() or ig.Normalisation(mean=(0.5,), std=(0.5,)), not {repr(value)[:60]}."
+    )

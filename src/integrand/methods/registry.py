@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Any, TypeVar
 
+from ..core.declared import factory
 from ..core.options import with_checked_options
 from ..errors import InputError, UnknownName
 from .citations import BIBTEX, bibtex
@@ -175,7 +176,7 @@ def published(
         )
 
     def register(build: F) -> F:
-        build = with_checked_options(build)
+        build = factory(with_checked_options(build))
         entry = None if citation is None else citation.strip()
         _PUBLISHED[build.__name__] = Published(
             build.__name__, build, title, key, formula, cost, axioms, explains, takes, entry
@@ -196,6 +197,8 @@ def about(name: str) -> Published:
     Raises:
         UnknownName: with the nearest names.
     """
+    if not name.strip():
+        raise UnknownName("method", name, _PUBLISHED, "Name one: 'integrand methods' lists them.")
     if name in RENAMED:
         warnings.warn(
             f"The method {name!r} is called {RENAMED[name]!r} now.",
