@@ -46,7 +46,8 @@ class Correlation:
             groups.
         auto: like ``values``, the auto-correlation (IGaC) cov(A_i, F)/var(F), which adds up to 1
             and needs no labels; the same as ``values`` where there were none.
-        mean: like ``values``, the mean map; ``deviation`` its standard deviation over examples.
+        mean: like ``values``, the mean map.
+        deviation: like ``values``, its standard deviation over examples.
         count: examples.
         replicates: (G, \\*values) ``values`` without each of the jackknife groups.
         names: of the columns, where inputs were frames or were given ``feature_names``; of regions.

@@ -30,6 +30,22 @@ def as_baseline(
 
     A number or a tensor that broadcasts to one example is a constant; a tensor shaped like the
     inputs (B, \\*s) is one baseline per example; a list is several baselines.
+
+    Args:
+        value: what was given as a baseline.
+        names: baselines that go by a name; without them no name is known.
+
+    Returns:
+        The baseline; equal random ones of a list get seeds of their own.
+
+    Raises:
+        UnknownName: for a name that no baseline has.
+        BaselineError: for what is no baseline.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.baselines.as_baseline([0.0, ig.baselines.Uniform(0.0, 1.0)])
+        Union((Constant(), Uniform(0.0, 1.0)))
     """
     if isinstance(value, str):
         known = names or {}

@@ -24,6 +24,13 @@ class Normalisation:
     >>> n = ig.Normalisation.imagenet()
     >>> n.decode(n.encode(torch.full((3, 2, 2), 0.5))).unique().tolist()
     [0.5]
+
+    Args:
+        mean: one for each channel, or one for all.
+        std: likewise; above 0.
+
+    Raises:
+        InputError: for numbers that are none, and for other counts than one or the same.
     """
 
     mean: tuple[float, ...] = (0.0,)

@@ -250,8 +250,9 @@ class GPField(_Alike):
         Args:
             model: it is left as it was.
             likelihood: that of an exact model with its noise; the model's own unless given.
-            output_mean, output_scale: what outputs were standardised by before training, (y −
-                output_mean) / output_scale; results are in units of y.
+            output_mean: what outputs were standardised by before training, (y − output_mean) /
+                output_scale; results are in units of y.
+            output_scale: likewise.
 
         Raises:
             InputError: for batches of processes, several tasks, and kernels or means that are not

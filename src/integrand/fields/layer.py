@@ -198,8 +198,21 @@ class LayerField(TorchField):
     what must be kept); ``hold`` says whose values the examples are; then it is a field like any
     other, whose evaluations cost only the layers behind.
 
+    Args:
+        field: the whole model's, with its target.
+        sites: where it is cut, ``ig.fields.Site`` values.
+
     Raises:
         ModelError: where a layer is no place to explain at.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> behind, x = ig.TorchField(model, 0).behind("1"), torch.randn(5, 4)
+        >>> behind.lift(x, torch.arange(5)).points.shape
+        torch.Size([5, 8])
     """
 
     network: Behind

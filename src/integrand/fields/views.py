@@ -322,6 +322,16 @@ class Subset(View):
     ``Subset(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``.
     This is how a ragged choice of (reference, example) pairs is integrated by paths and rules that
     only know full batches.
+
+    Args:
+        inner: the field of all examples.
+        index: (B,) which of them are these.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.TorchField(torch.nn.Linear(4, 3), torch.tensor([0, 1, 2]))
+        >>> ig.fields.Subset(field, torch.tensor([2, 2])).target
+        Logit(tensor<2>)
     """
 
     def __init__(self, inner: Field, index: Tensor) -> None:
@@ -374,7 +384,12 @@ class Subset(View):
 
 class Cast(View):
     """The inner field asked in a narrower type than the integration is done in: half-precision
-    models, float32 maps."""
+    models, float32 maps.
+
+    Args:
+        inner: the field of the model.
+        dtype: what its rows are converted to.
+    """
 
     def __init__(self, inner: Field, dtype: torch.dtype) -> None:
         super().__init__(inner)

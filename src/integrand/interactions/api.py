@@ -90,7 +90,9 @@ def interactions(
             label map; every number unless given. A group costs as much as a single number.
         softplus: the sharpness β of a softplus in place of every ReLU.
         seed: of the draws.
-        extra, feature_names, batch_size: as in ``explain``.
+        extra: as in ``explain``.
+        feature_names: as in ``explain``.
+        batch_size: as in ``explain``.
 
     Returns:
         ``Interactions``: values (B, \\*s, \\*s), (B, G, G) of groups of features, or the rows asked

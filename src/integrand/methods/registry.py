@@ -26,7 +26,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 @dataclass(frozen=True)
 class Measured:
     """What one example took on the small problem of ``scripts/measured_costs.py``: rows with a
-    gradient, and rows without."""
+    gradient, and rows without.
+
+    Args:
+        gradients: rows with a gradient.
+        values: rows without.
+    """
 
     gradients: int
     values: int
@@ -49,6 +54,7 @@ class Published:
         axioms: which ones its maps keep to.
         explains: what its maps are of: the "inputs", or a "layer".
         takes: what it explains: "models" of any kind, "graphs", or "processes".
+        entry: BibTeX of a source that is not among the library's own; None elsewhere.
     """
 
     name: str

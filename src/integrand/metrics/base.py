@@ -14,6 +14,9 @@ that a metric has to know about and does not use.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +48,12 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """Measure every map of every example: (M, B), or (M, B, \\*t) for curves."""
+        """Measure every map of every example: (M, B), or (M, B, \\*t) for curves.
+
+        Args:
+            subject: the inputs, the scalar explained and what else is known of the examples.
+            maps: M maps of its B examples.
+        """
 
     def values(self, measured: Tensor) -> Tensor:
         """One number per map and example (M, B); NaN where there is none to give."""
@@ -209,7 +217,7 @@ def functional(cls: type[Metric]) -> Callable[..., Tensor]:
                 )
         return judge(model, inputs, attribution, cls(**metric_options), target=target, **arguments)
 
-    return _named(call, cls)
+    return _named(call, cls, _OF_A_MODEL)
 
 
 def functional_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
@@ -221,7 +229,7 @@ def functional_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
         with without_model(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
-    return _named(call, cls)
+    return _named(call, cls, _OF_MAPS)
 
 
 def functional_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
@@ -233,7 +241,7 @@ def functional_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
         with without_model(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
-    return _named(call, cls)
+    return _named(call, cls, _OF_EVIDENCE)
 
 
 @contextmanager
@@ -270,8 +278,48 @@ class NoModel(Field):
         )
 
 
-def _named(call: Callable[..., Tensor], cls: type[Metric]) -> Callable[..., Tensor]:
+_OF_A_MODEL = """\
+model: as in ``ig.explain``; a Field goes without a target.
+inputs: what was explained.
+attribution: an Attribution, a map (B, \\*s), or a list or dict of these, which share the model's answers.
+target: what was explained; that of a Field unless given.
+**arguments: those below, by name; extra, normalisation, batch_size and optimize as in ``ig.explain``; method,
+    what made the map, for metrics that explain again.
+"""
+"""What the functional form of a metric takes, as its docstring says it."""
+
+_OF_MAPS = """\
+attribution: an Attribution, a map (B, \\*s), or a list or dict of these.
+**options: those below, by name.
+"""
+
+_OF_EVIDENCE = """\
+attribution: an Attribution, a map (B, \\*s), or a list or dict of these.
+masks: (B, H, W) or (B, \\*s) bool, where the evidence is known to be.
+**options: those below, by name.
+"""
+
+
+def _named(call: Callable[..., Tensor], cls: type[Metric], arguments: str) -> Callable[..., Tensor]:
+    """A functional form with the name and the docstring of its metric."""
     call.__name__ = call.__qualname__ = cls.name
-    call.__doc__ = cls.__doc__
+    call.__doc__ = _with_arguments(inspect.cleandoc(cls.__doc__ or ""), arguments)
     call.metric = cls  # type: ignore[attr-defined]
     return call
+
+
+def _with_arguments(docstring: str, arguments: str) -> str:
+    """The docstring of a metric with what its functional form takes besides; (M, B) for several
+    maps, (B,) for one."""
+    described = textwrap.indent(arguments, "    ")
+    if "\nArgs:\n" in docstring:
+        head, _, rest = docstring.partition("\nArgs:\n")
+    else:
+        section = re.search(r"^\w+:\n", docstring, re.M)
+        place = len(docstring) + 1 if section is None else section.start()
+        head, rest = docstring[:place].rstrip() + "\n", "\n" + docstring[place:]
+    returned = (
+        "Returns:\n    A number for each example (B,); (M, B) for a list or dict of M maps.\n\n"
+    )
+    options, separator, tail = rest.partition("\n\n")
+    return f"{head}\nArgs:\n{described}{options}{separator}{returned}{tail}".rstrip()

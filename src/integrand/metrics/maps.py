@@ -32,6 +32,7 @@ class Maps:
     """Maps (M, B, \\*s) of M methods for B examples.
 
     Args:
+        values: (M, B, \\*s).
         names: what each is called.
         found: the attributions they come from, where known; metrics of the gap read them.
         methods: what made them, where known; metrics that explain again (other inputs, other
