@@ -56,6 +56,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def shap() -> Any:
+    """SHAP, its small functions as Python runs them: compiling these takes a quarter of a minute,
+    and running them on what tests have next to nothing. What numba compiles of ours is compiled as
+    before."""
+    numba = pytest.importorskip("numba")
+    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True
+    try:
+        return pytest.importorskip("shap")
+    finally:
+        numba.config.DISABLE_JIT = before
+
+
 @pytest.fixture(autouse=True)
 def _strict_chords(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chord that fails is done without for users; here it fails the test."""
