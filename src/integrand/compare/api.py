@@ -301,8 +301,8 @@ def _for_inputs(
     place = baseline_arranger(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
         return baselines_by_name({name: place(b, False) for name, b in baselines.items()})
-    one = isinstance(baselines, str | Tensor | np.ndarray) or is_frame(baselines)
-    if one or not isinstance(baselines, Iterable):
+    single = isinstance(baselines, str | Tensor | np.ndarray) or is_frame(baselines)
+    if single or not isinstance(baselines, Iterable):
         plain = isinstance(baselines, str | int | float)
         shown = repr(baselines) if plain else f"one {type(baselines).__name__}"
         raise InputError(

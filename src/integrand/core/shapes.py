@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BaselineError, IntegerInput
+from ..errors import BaselineError, InputError, IntegerInput
 
 EXACT = 2**53
 """Whole numbers up to this size are exact in float64, whatever number they are."""
@@ -123,6 +124,20 @@ def checked_references(references: object, x: Tensor, who: str, *, missing: bool
     ):
         raise BaselineError(f"{who} holds NaN or infinity. Fill missing values before explaining.")
     return plain(references).to(x.dtype)
+
+
+def tensor_of(numbers: object, refusal: str) -> Tensor:
+    """Numbers as a tensor: those of arrays, of lists and of a frame's columns are copied.
+
+    Raises:
+        InputError: with the ``refusal`` as its message, for what are no numbers.
+    """
+    if isinstance(numbers, Tensor):
+        return numbers
+    try:
+        return torch.as_tensor(np.array(numbers))
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(refusal) from None
 
 
 def plain(t: Tensor) -> Tensor:

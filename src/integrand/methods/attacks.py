@@ -226,7 +226,8 @@ def boundary(
         >>> model = torch.nn.Linear(2, 2, bias=False)
         >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
         >>> x = torch.tensor([[3.0, 1.0]])
-        >>> result = ig.explain(model, x, target=ig.targets.Margin(0, 1), method="boundary")
+        >>> target = ig.targets.Margin(0, 1)
+        >>> result = ig.explain(model, x, target=target, method="boundary")
         >>> result.baselines.round(decimals=2).tolist()
         [[[2.0, 2.0]]]
     """

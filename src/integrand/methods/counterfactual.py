@@ -79,7 +79,8 @@ def ig2(
         ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
         ... )
         >>> x, others = torch.randn(5, 4), torch.randn(2, 4)
-        >>> result = ig.explain(model, x, target="predicted", method="ig2", references=others, steps=10)
+        >>> method = ig.methods.ig2(others, steps=10)
+        >>> result = ig.explain(model, x, target="predicted", method=method)
         >>> result.baselines.shape, result.notes["distance"].shape
         (torch.Size([2, 5, 4]), torch.Size([11, 2, 5]))
     """

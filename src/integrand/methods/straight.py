@@ -345,7 +345,8 @@ def weighted(
         ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
         ... )
         >>> method = ig.methods.weighted(torch.randn(6, 4), keep=0.25)
-        >>> result = ig.explain(model, torch.randn(5, 4), target="predicted", method=method)
+        >>> x = torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target="predicted", method=method)
         >>> result.weights.shape, result.values.shape
         (torch.Size([6, 5]), torch.Size([5, 4]))
     """
