@@ -198,8 +198,21 @@ class LayerField(TorchField):
     what must be kept); ``hold`` says whose values the examples are; then it is a field like any
     other, whose evaluations cost only the layers behind.
 
+    Args:
+        field: the whole model's, with its target.
+        sites: where it is cut, ``ig.fields.Site`` values.
+
     Raises:
         ModelError: where a layer is no place to explain at.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> behind, x = ig.TorchField(model, 0).behind("1"), torch.randn(5, 4)
+        >>> behind.lift(x, torch.arange(5)).points.shape
+        torch.Size([5, 8])
     """
 
     network: Behind
@@ -265,6 +278,9 @@ class LayerField(TorchField):
             self.field.packer.run(max(0, len(z) - offset), call, z[0], "value")
             activations = LayerActivations.joined(parts)
             return self._verified(z, index, activations, targets) if fresh else activations
+
+    def example_name(self, example: int) -> str:
+        return super().example_name(int(self.network.examples(torch.tensor([example]))))
 
     def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""

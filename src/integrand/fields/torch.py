@@ -25,7 +25,7 @@ from torch.utils.checkpoint import CheckpointError
 from ..backprop.modified.base import BackwardRule, During
 from ..backprop.secant import SecantMode, eager
 from ..backprop.softplus import KinkWatch
-from ..core.normalisation import Normalisation
+from ..core.normalisation import Normalisation, checked_normalisation
 from ..core.segment import Curvature, Evaluation
 from ..core.shapes import describe, flattened, state_dtype, total
 from ..errors import (
@@ -130,7 +130,7 @@ class TorchField(Field):
         if softplus is not None:
             self.network = SmoothedNetwork(self.network, softplus)
         self._aim(target)
-        self.normalisation = normalisation
+        self.normalisation = checked_normalisation(normalisation)
         self.layout = layout
         self.packer = packer_for(
             model, batch_size, "double" if self.network.optimiser else "itself"

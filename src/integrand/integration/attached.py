@@ -79,7 +79,7 @@ def attached(
             if weights is None:
                 raise _refused(name_of(parts.weighting), "weighs references by their maps")
             weights = weights.to(x)
-            output = checked_output(counted.value(x))
+            output = checked_output(counted.value(x), counted)
             segments = list(parts.path(counted, references, x))
             first = min(segments, key=lambda segment: float(segment.clock[0].min()))
             begin = first.start[int(first.clock[0].argmin())]

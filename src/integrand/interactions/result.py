@@ -262,14 +262,18 @@ class Interactions:
         return len(self.output)
 
     def __getitem__(self, index: int | slice | Tensor | list[int]) -> Interactions:
-        """The interactions of one or some examples, batch axis kept."""
+        """The interactions of one or some examples, batch axis kept; ``cost`` is their part of that
+        of the batch, an even share for each example."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"There is no example {index} among {len(self)}.")
             index = [index % len(self)]
         chosen: Any = index
+        numbers = torch.arange(len(self))[chosen].tolist()
         return dataclasses.replace(
-            self, **{name: getattr(self, name)[chosen] for name in BY_EXAMPLE}
+            self,
+            **{name: getattr(self, name)[chosen] for name in BY_EXAMPLE},
+            cost=self.cost.of_examples(numbers, len(self)),
         )
 
     def __repr__(self) -> str:

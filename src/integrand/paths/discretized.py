@@ -117,7 +117,7 @@ class Discretized(Path):
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         words = self._word_table(end)
-        anchors = self._anchors(words, start, end.expand_as(start))
+        anchors = self._anchors(words, start, end.expand_as(start), field)
         most = at_once(start.numel(), start.device)
         corners = [end.expand_as(start)]
         for number in range(1, self.segments + 1):
@@ -153,7 +153,7 @@ class Discretized(Path):
         onwards = (points - (points - start) / self.steps).clamp(low, high)
         return torch.where((wanted >= low) & (wanted <= high), wanted, onwards)
 
-    def _anchors(self, words: _WordTable, start: Tensor, end: Tensor) -> Tensor:
+    def _anchors(self, words: _WordTable, start: Tensor, end: Tensor, field: Field) -> Tensor:
         """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has reached the baseline."""
         moves = (start != end).any(-1)
         anchors = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
@@ -165,7 +165,7 @@ class Discretized(Path):
         base, of_base = torch.unique(start[moves], dim=0, return_inverse=True)
         number, nearest, distance = words.find(word)
         if bool((number == _NONE).any()):
-            raise InputError(_missing_words(number, nearest, distance, of_word, moves))
+            raise InputError(_missing_words(number, nearest, distance, of_word, moves, field))
         pair, of_pair = torch.unique(of_word * len(base) + of_base, return_inverse=True)
         word_of, base_of = pair // len(base), pair % len(base)
         walks = self._walks(words, number[word_of], words.find(base)[0][base_of], base[base_of])
@@ -442,14 +442,19 @@ def _check_graph(graph: Tensor, words: int) -> None:
 
 
 def _missing_words(
-    number: Tensor, nearest: Tensor, distance: Tensor, of_word: Tensor, moves: Tensor
+    number: Tensor,
+    nearest: Tensor,
+    distance: Tensor,
+    of_word: Tensor,
+    moves: Tensor,
+    field: Field,
 ) -> str:
     """What to say of words that no row of the table is; ``moves`` (R, B, \\*n) says where words
     are, ``of_word`` which they are."""
     missing = number[of_word] == _NONE
     place = moves.nonzero()[missing][0].tolist()
     word = of_word[missing][0]
-    where = f"example {place[1]}" + (
+    where = field.example_name(place[1]) + (
         f", position {', '.join(map(str, place[2:]))}" if place[2:] else ""
     )
     return (
