@@ -1,16 +1,22 @@
 """Whole datasets: start-up, memory of the driver, workers, Ray's overhead, and a manifest of 10⁵ shards.
 
-    python -m benchmarks.run_scale [startup memory workers loop ray status] [--rows 1000000]
+    python -m benchmarks.run_scale [startup memory workers loop ray status simulation] [--rows 1000000]
 
 The model is cheap on purpose (a linear map of four features), so that what is measured is the run itself and not the model; for
 ``workers`` and ``loop`` each batch of it takes a few milliseconds. Times are the best of three where they are short. The driver's memory
-is the peak of a fresh process that has one worker beside it.
+is the peak of a fresh process that has one worker beside it. ``simulation`` holds docs/examples/scale.py against runs of four workers that wait more
+than they compute, undisturbed and with workers killed at a rate that is stated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import random
+import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +32,7 @@ import integrand as ig
 from integrand.model.batching import peak_memory
 
 MODELS = """
+import time
 import torch
 def cheap():
     return torch.nn.Linear(4, 2)
@@ -33,6 +40,12 @@ def costly():
     torch.manual_seed(0)
     layers = [torch.nn.Linear(256, 256), torch.nn.Tanh()] * 4
     return torch.nn.Sequential(torch.nn.Linear(4, 256), *layers, torch.nn.Linear(256, 2)).eval()
+class Paced(torch.nn.Linear):
+    def forward(self, x):
+        time.sleep(0.1)
+        return super().forward(x)
+def paced():
+    return Paced(4, 2).eval()
 """
 DRIVER = "import sys; from benchmarks.run_scale import drive; drive(*sys.argv[1:])"
 
@@ -163,6 +176,64 @@ def status(place: Path, rows: int) -> None:
         print(f"status of {count} shards: {min(seconds):.2f} s ({min(processor):.2f} s of the processor)")  # fmt: skip
 
 
+def simulation(place: Path, rows: int) -> None:
+    hours = runpy.run_path("docs/examples/scale.py")["hours"]
+    size, shards, crew, kills = 16, 120, 4, 60.0  # times an hour that each worker is taken away
+    for rate in (0.0, kills):
+        folder = prepared(place / f"simulation-{rate:g}", size * shards)
+        chance, due = random.Random(0), [math.inf]
+        struck = [0]
+        firsts: list[float] = []
+
+        def watch(
+            status: ig.run.Status,
+            seconds: float,
+            rate: float = rate,
+            due: list[float] = due,
+            struck: list[int] = struck,
+            firsts: list[float] = firsts,
+            chance: random.Random = chance,
+        ) -> None:
+            if status.done and not firsts:
+                firsts.append(seconds)
+            if not rate or not firsts:
+                return
+            if due[0] == math.inf:
+                due[0] = seconds + chance.expovariate(rate * crew / 3600)
+            workers = [w for w in children() if b"run.worker" in command(w)]
+            if seconds > due[0] and workers:
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                struck[0] += 1
+                due[0] = seconds + chance.expovariate(rate * crew / 3600)
+
+        began = time.monotonic()
+        document = recipe("paced", size, 8)
+        results = ig.run.run(document, folder / "out", base=folder, engine=ig.run.Local(crew), watch=watch)  # fmt: skip
+        took = time.monotonic() - began
+        assert results.complete
+        each = np.array([entry.seconds for entry in results.store.entries().values()])
+        start = firsts[0] - each.mean()
+        predicted = [
+            3600 * hours(shards, crew, each.mean(), float(np.log(each).std()), rate, start, 0.0, 0.005, start, seed)
+            for seed in range(50)
+        ]  # fmt: skip
+        low, high = np.quantile(predicted, (0.05, 0.95))
+        print(f"{shards} shards of {each.mean():.2f} s, {crew} workers, {rate:g} kills an hour and worker ({struck[0]} struck): "
+              f"measured {took:.1f} s, simulated {np.mean(predicted):.1f} ({low:.1f} to {high:.1f})", flush=True)  # fmt: skip
+
+
+def children() -> list[int]:
+    """The processes that this one started."""
+    own = os.getpid()
+    return [int(n) for n in Path(f"/proc/{own}/task/{own}/children").read_text().split()]
+
+
+def command(process: int) -> bytes:
+    """What a process runs; nothing for one that is gone."""
+    file = Path(f"/proc/{process}/cmdline")
+    return file.read_bytes() if file.exists() else b""
+
+
 PARTS: dict[str, Callable[[Path, int], None]] = {
     "startup": startup,
     "memory": memory,
@@ -170,6 +241,7 @@ PARTS: dict[str, Callable[[Path, int], None]] = {
     "loop": loop,
     "ray": ray,
     "status": status,
+    "simulation": simulation,
 }
 
 

@@ -61,6 +61,10 @@ BESIDE = (
         "Interactions",
         {"ig.interactions": "Integrated Hessians", "ig.interactions(draws=)": "Expected Hessians"},
     ),
+    (
+        "Edges and nodes inside a language model",
+        {"ig.circuits.edges": "EAP-IG", 'method="eap"': "Edge Attribution Patching"},
+    ),
     ("Training", {"create_graph=True": "attribution priors"}),
     ("Whole datasets", {"ig.correlate": "Integrated Gradient Correlation"}),
 )

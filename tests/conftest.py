@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -13,6 +14,7 @@ import torch
 
 import integrand as ig
 from integrand.backprop.secant import SecantMode
+from tests.pictures import coloured
 from tests.problems import Observed
 
 hypothesis.settings.register_profile(
@@ -54,6 +56,36 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pictures_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes a folder with three pictures, and the models of some code in toys.py, and works in
+    it."""
+
+    def made_with(code: str) -> Path:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "100")
+        (tmp_path / "toys.py").write_text(code)
+        (tmp_path / "many").mkdir()
+        for channel, name in enumerate(("rose", "leaf", "sky")):
+            coloured(tmp_path / "many" / f"{name}.png", channel)
+        return tmp_path
+
+    return made_with
+
+
+@pytest.fixture(scope="session")
+def shap() -> Any:
+    """SHAP, its small functions as Python runs them: compiling these takes a quarter of a minute,
+    and running them on what tests have next to nothing. What numba compiles of ours is compiled as
+    before."""
+    numba = pytest.importorskip("numba")
+    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True
+    try:
+        return pytest.importorskip("shap")
+    finally:
+        numba.config.DISABLE_JIT = before
 
 
 @pytest.fixture(autouse=True)

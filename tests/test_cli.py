@@ -13,11 +13,10 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 import torch
 
@@ -87,17 +86,8 @@ ALWAYS = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with three pictures and some models, to work in."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    (tmp_path / "toys.py").write_text(CODE)
-    (tmp_path / "many").mkdir()
-    for channel, name in enumerate(("rose", "leaf", "sky")):
-        numbers = np.random.default_rng(channel).integers(0, 120, (20, 24, 3), dtype=np.uint8)
-        numbers[:, :, channel] += 100
-        Image.fromarray(numbers).save(tmp_path / "many" / f"{name}.png")
-    return tmp_path
+def place(pictures_folder: Callable[[str], Path]) -> Path:
+    return pictures_folder(CODE)
 
 
 def run(*words: str) -> Result:

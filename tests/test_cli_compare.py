@@ -178,7 +178,9 @@ def test_a_picture_that_cannot_be_read_is_passed_over(place: Path) -> None:
         (["--method", "integrated", "--reference", "blur"], "compare with"),
         (["--method", "layer"], "explains a layer"),
         (["--method", "integrated", "--level", "2"], "probability"),
-        (["--method", "integrated", "--vary", "black"], "at least two"),
+        (["--method", "integrated", "--vary", "black"], "--vary takes at least two"),
+        (["--method", ""], "--method names nothing"),
+        (["--method", "integrated", "--metric", ","], "--metric names nothing"),
     ],
 )
 def test_what_cannot_be_asked(place: Path, words: list[str], message: str) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -35,6 +36,7 @@ from integrand.cli import explain as command  # noqa: E402
 from integrand.cli import pages, progress, summary  # noqa: E402
 from integrand.core import formatting  # noqa: E402
 from integrand.images import load_model  # noqa: E402
+from tests.pictures import coloured  # noqa: E402
 from tests.test_cli import CODE, SLOW, explain, text  # noqa: E402
 
 FLAGS = ("--method", "integrated", "--nodes", "2")
@@ -85,15 +87,8 @@ def deadly():
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with three pictures and some models, to work in."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    (tmp_path / "toys.py").write_text(MODELS)
-    (tmp_path / "many").mkdir()
-    for channel, name in enumerate(("rose", "leaf", "sky")):
-        coloured(tmp_path / "many" / f"{name}.png", channel)
-    return tmp_path
+def place(pictures_folder: Callable[[str], Path]) -> Path:
+    return pictures_folder(MODELS)
 
 
 @pytest.fixture(autouse=True)
@@ -104,12 +99,6 @@ def _no_drawing(monkeypatch) -> None:
         path.write_bytes(titles.encode("utf-8", "replace"))
 
     monkeypatch.setattr(ig.Attribution, "plot", plot)
-
-
-def coloured(file: Path, seed: int) -> None:
-    numbers = np.random.default_rng(seed).integers(0, 120, (20, 24, 3), dtype=np.uint8)
-    numbers[:, :, seed % 3] += 100
-    Image.fromarray(numbers).save(file)
 
 
 def rows(folder: str = "integrand-out") -> list[dict[str, Any]]:

@@ -152,3 +152,46 @@ def test_other_questions_that_were_saved_are_not_joined(tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="several questions"):
         ig.concat([ig.load(tmp_path / f"{number}.safetensors") for number in range(2)])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_slices_cost_their_part_and_joined_again_the_whole(rows: int) -> None:
+    """7 examples of 37 gradients: no slice is given all of them, and none is lost or counted twice."""
+    batch = ig.explain(tanh_mlp(), X, target=1, tol=1e-3)
+    assert batch.cost.gradients % 7
+    slices = [batch[start : start + rows] for start in range(0, 7, rows)]
+    joined = ig.concat(slices)
+    for name in ("gradients", "values", "calls", "peak_bytes"):
+        assert getattr(joined.cost, name) == getattr(batch.cost, name)
+    assert joined.cost.seconds == pytest.approx(batch.cost.seconds)
+    for part in slices:
+        fair = batch.cost.gradients * len(part) / 7
+        assert abs(part.cost.gradients - fair) < 1
+    assert batch[[]].cost.gradients == 0
+    assert sum(part[0].cost.gradients for part in batch[2:4]) == batch[2:4].cost.gradients
+
+
+@pytest.mark.parametrize("target", [1, torch.tensor([0, 2, 1, 0, 2, 1, 1])])
+@pytest.mark.parametrize("loaded", [(0,), (1,), (0, 1)])
+def test_maps_of_files_and_of_this_process_are_joined(
+    target: Any, loaded: tuple[int, ...], tmp_path: Path
+) -> None:
+    batch = ig.explain(tanh_mlp(), X, target=target, **FINE)
+    parts = [batch[:3], batch[3:]]
+    for number in loaded:
+        parts[number].save(tmp_path / f"{number}.safetensors")
+        parts[number] = ig.load(tmp_path / f"{number}.safetensors")
+    joined = ig.concat(parts)
+    same(joined.values, batch.values)
+    assert repr(joined.method) == repr(batch.method)
+    assert repr(joined.target) == repr(batch.target)
+    assert joined.claims_completeness
+    other = ig.explain(tanh_mlp(), X, target=target, rule=ig.rules.Midpoint(9))
+    with pytest.raises(InputError, match="different methods"):
+        ig.concat([parts[loaded[0]], other])
+
+
+def test_methods_that_only_print_alike_are_told_apart() -> None:
+    first, second = (ig.explain(tanh_mlp(), X, target=1, baseline=X + b, **FINE) for b in (1, 2))
+    with pytest.raises(InputError, match="not printed, such as those of a tensor"):
+        ig.concat([first, second])

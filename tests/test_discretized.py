@@ -536,3 +536,44 @@ def test_stretches_between_anchors_of_the_line_end_at_no_word() -> None:
 def test_blocks_hold_many_words() -> None:
     """500 neighbours of 768 numbers: a few words are searched at a time, not all of a batch."""
     assert 5 <= _SEARCH_ELEMENTS // (500 * 768) <= 100
+
+
+# --- a graph that grows -------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_is_looked_up_once_and_without_some_rows() -> None:
+    """By brute force: distances of every pair, sorted, without the rows that are nobody's neighbours."""
+    without = [PAD, 7, 59, 99]
+    distances = (E[:, None] - E).square().sum(-1)
+    distances.fill_diagonal_(torch.inf)
+    distances[:, without[:3]] = torch.inf
+    slow = distances.argsort(dim=1, stable=True)[:, :6]
+    graph = ig.paths.NeighbourGraph(6, without)
+    start = E[PAD].expand(1, 1, 3, 5)
+    paths = [ig.paths.Discretized(E, neighbours, steps=8) for neighbours in (slow, graph, graph)]
+    expected, first, second = (corners(path, start, X) for path in paths)
+    assert torch.equal(first, expected)
+    assert torch.equal(second, expected)
+    known = len(graph)
+    assert 3 <= known < len(E)
+
+    def refuse(rows: Tensor) -> Tensor:
+        raise AssertionError("looked up again")
+
+    assert torch.equal(graph.near(torch.tensor(WORDS), refuse), slow[WORDS])
+    assert f"{known} rows known" in repr(graph)
+    assert len(graph) == known
+
+
+def test_a_graph_of_another_table_is_refused() -> None:
+    graph = ig.paths.NeighbourGraph(3)
+    graph.opened(E)
+    for other in (E[:-1], E + 1):
+        with pytest.raises(ig.errors.InputError, match="another table of words"):
+            graph.opened(other)
+    with pytest.raises(ig.errors.InputError, match="at least one neighbour"):
+        ig.paths.NeighbourGraph(0)
+    # Where all others are left out, a word goes straight to the baseline.
+    alone = ig.paths.Discretized(E, ig.paths.NeighbourGraph(500, range(60)), steps=2)
+    start = E[PAD].expand(1, 1, 3, 5)
+    assert bool((corners(alone, start, X)[:2] == start).all())

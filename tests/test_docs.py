@@ -8,7 +8,9 @@ import itertools
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -74,6 +76,21 @@ def test_the_extending_page_shows_the_files_that_run() -> None:
     assert set(re.findall(r"^class (\w+)", "".join(blocks), re.M)) >= every
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
+@pytest.mark.parametrize("name", ["extending", "gaussian_processes", "graphs", "tables"])
+def test_snippets_of_a_page_run_as_they_are_pasted(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, from an empty session: the first brings what all of them need."""
+    monkeypatch.setattr(registry, "_PUBLISHED", dict(registry._PUBLISHED))
+    monkeypatch.setattr(METRICS, "_METRICS", dict(METRICS._METRICS))
+    page = (ROOT / "docs" / "usage" / f"{name}.md").read_text()
+    session: dict[str, Any] = {"__name__": "pasted"}
+    monkeypatch.setitem(sys.modules, "pasted", ModuleType("pasted"))
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.S)):
+        exec(compile(block, f"{name}.md, snippet {number}", "exec"), session)
+
+
 def test_the_extending_page_names_what_there_is() -> None:
     """Every check of the kit, and nothing of ``ig`` that is not there."""
     text = (ROOT / "docs" / "usage" / "extending.md").read_text()
@@ -128,7 +145,7 @@ def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("name", ["gaussian_processes", "neurons", "text"])
+@pytest.mark.parametrize("name", ["circuits", "gaussian_processes", "graphs", "neurons", "text"])
 def test_pages_show_lines_of_their_files_that_run(name: str) -> None:
     text = (ROOT / "docs" / "examples" / f"{name}.py").read_text()
     blocks = re.findall(
@@ -137,6 +154,16 @@ def test_pages_show_lines_of_their_files_that_run(name: str) -> None:
     lines = [line for block in blocks for line in block.splitlines() if line]
     assert lines
     assert [line for line in lines if line not in text] == []
+
+
+def test_the_tables_page_shows_the_files_that_run() -> None:
+    page = (ROOT / "docs" / "usage" / "tables.md").read_text()
+    files = [
+        (ROOT / "docs" / "examples" / f"{name}.py").read_text() for name in ("tables", "pipelines")
+    ]
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 5
+    assert [block for block in blocks if not any(block.strip() in text for text in files)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

@@ -38,6 +38,36 @@ CLASSES = torch.tensor([0, 2, 1, 0, 2])
 # --- what it takes ----------------------------------------------------------------------------------------------------
 
 
+class Tagged(Tensor):
+    """A tensor of a class of its own, as those of torchvision and of parameters are."""
+
+
+class Jealous(Tensor):
+    """One that keeps its class through every operation."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("kind", [Tagged, Jealous, nn.Parameter])
+@pytest.mark.parametrize("method", ["integrated", "expected", "layer"])
+def test_tensors_of_other_classes_are_their_numbers(kind: Any, method: str) -> None:
+    def own(t: Tensor) -> Tensor:
+        return kind(t) if kind is nn.Parameter else t.as_subclass(kind)
+
+    options: dict[str, Any] = {"site": "0"} if method == "layer" else {}
+    references = X[:2] if method == "expected" else X[:1]
+    plain = ig.explain(tanh_mlp(), X, target=1, method=method, baseline=references, **options)
+    made = ig.explain(
+        tanh_mlp(), own(X), target=1, method=method, baseline=own(references), **options
+    )
+    assert type(made.values) is type(made.inputs) is Tensor
+    torch.testing.assert_close(made.values, plain.values, rtol=0, atol=0)
+    direct = ig.methods.integrated()(ig.TorchField(tanh_mlp(), 1), own(X))
+    torch.testing.assert_close(direct.values, ig.explain(tanh_mlp(), X, target=1).values)
+
+
 def test_a_tensor() -> None:
     made = ig.explain(tanh_mlp(), X, target=1)
     assert made.values.shape == (5, 6)
@@ -494,6 +524,47 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         dict(baseline={1: 2}),
         ig.errors.BaselineError,
         "a number, a tensor, a list",
+    ),
+    "an empty name of a method": (
+        dict(method=""),
+        ig.errors.UnknownName,
+        "'integrand methods' lists them",
+    ),
+    "a factory in place of a method": (
+        dict(method=ig.methods.guided),
+        ig.errors.InputError,
+        r"guided is the function that makes one: write guided\(…\)",
+    ),
+    "a factory inside of a wrapper": (
+        dict(method="smoothgrad", of=ig.methods.expected),
+        ig.errors.InputError,
+        r"expected is the function that makes one: write expected\(…\)",
+    ),
+    "a factory in place of a baseline": (
+        dict(baseline=ig.baselines.grey),
+        ig.errors.InputError,
+        r"A baseline is a value, and grey is the function that makes one",
+    ),
+    "a tolerance of a method that has none": (
+        dict(method="generalized", tol=0.1),
+        ig.errors.InputError,
+        "'generalized' takes no tol=",
+    ),
+    "a truth value as baseline": (dict(baseline=True), ig.errors.BaselineError, "got True"),
+    "truth values as baselines": (
+        dict(baseline=[0.0, np.bool_(False)]),
+        ig.errors.BaselineError,
+        "got False",
+    ),
+    "a word as normalisation": (
+        dict(normalisation="imagenet"),
+        ig.errors.InputError,
+        r"such as ig.Normalisation.imagenet\(\) .* not 'imagenet'",
+    ),
+    "numbers as normalisation": (
+        dict(normalisation=(0.5, 0.5)),
+        ig.errors.InputError,
+        r"is an ig.Normalisation, .* not \(0.5, 0.5\)",
     ),
     "baseline that does not broadcast": (
         dict(baseline=torch.zeros(7)),

@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
     ["explain", "synthetic", "images"],
     ["explain_batches", "explain_targets", "correlate", "summarize", "interactions"],
     ["metrics", "text"],
-    ["compare", "testing", "compat"],
+    ["compare", "testing", "compat", "circuits"],
     ["expressions"],
     ["report", "run"],
     ["bench"],

@@ -55,6 +55,17 @@ def test_nothing_but_torch_and_numpy_is_imported() -> None:
     assert new - ALLOWED - set(sys.stdlib_module_names) == set()
 
 
+def test_a_first_explanation_imports_no_algebra() -> None:
+    """Gradients with seeds have torch import sympy, half a second or more of every command and worker."""
+    code = (
+        "import sys, torch, integrand as ig\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 2))\n"
+        "ig.explain(model, torch.randn(4, 3), target=0)\n"
+        "print(*sys.modules)"
+    )
+    assert "sympy" not in python(code).split()
+
+
 def test_no_extra_is_imported() -> None:
     """Not by torch either, as far as these go."""
     loaded = set(python("import sys, integrand\nprint(*sys.modules)").split())
@@ -112,12 +123,12 @@ def test_all_is_what_is_exported() -> None:
 DESIGN = {
     "ig": ["explain", "explain_batches", "explain_targets", "Method", "Layered", "TorchField", "Attribution", "load", "fields", "targets", "baselines", "paths", "rules", "weightings", "methods", "errors", "GreedyPIG", "SmoothGrad", "XRAI", "ArtificialDistancing", "Backward", "Sequential", "compare", "Comparison"],
     "rules": ["Left", "Right", "Midpoint", "Trapezoid", "GaussLegendre", "MonteCarlo", "Exact", "IDGI", "IntegratedDecisionGradients", "Rescaled", "PathWeighted", "SaturationCutoff", "Saturation", "Ascent", "BaselineShapley"],
-    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "SAMP", "Composed", "Reversed", "Discretized", "neighbour_graph"],
+    "paths": ["Straight", "Descent", "Relative", "LatentGuided", "Latent", "LatentGeodesic", "Blur", "Spectral", "SVD", "DCT", "Haar", "Pyramid", "Adversarial", "Fixed", "Shrinking", "Implicit", "Guided", "SAMP", "Composed", "Reversed", "Discretized", "neighbour_graph", "NeighbourGraph"],
     "weightings": ["Uniform", "Fitness"],
     "targets": ["Logit", "Probability", "LogOdds", "Margin", "Loss", "Custom", "Output", "Distance", "Lead", "Predicted"],
     "baselines": ["Constant", "Given", "Sample", "Uniform", "Gaussian", "Blurred", "Mean", "Median", "Corners", "black", "white", "grey", "Relevant", "OtherClass", "Boundary", "Itself", "Rivals", "Masked", "Imputed", "MeanLeft", "AlongShortestPaths"],
     "methods": ["integrated", "expected", "weighted", "ig2", "latent_guided", "latent", "manifold", "blur", "spectral", "layer", "conductance", "idgi", "decision", "path_weighted", "path_sampled", "left", "known", "about", "greedy_pig", "smoothgrad", "xrai", "artificial_distancing", "pattern_guided", "geometric", "adversarial", "mfaba", "boundary", "guided", "samp", "discretized", "sequential", "graph", "generalized", "baseline_shapley", "region_neurons", "gaussian_process"],
-    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "Patterns", "Graph", "GraphField"],
+    "fields": ["Field", "TorchField", "Function", "Linear", "Monomial", "Subset", "CountedField", "MultiTarget", "LayerField", "Site", "GuidedReLU", "FrozenNorm", "FrozenAttention", "SoftmaxTemperature", "BackwardRules", "Patterns", "Graph", "GraphField"],
 }  # fmt: skip
 
 

@@ -1065,3 +1065,36 @@ def test_repr_and_equality() -> None:
     )
     assert ig.methods.layer("3") == ig.Layered("3", ig.methods.integrated())
     assert replace(ig.methods.layer("3"), site="4") != ig.methods.layer("3")
+
+
+@pytest.mark.parametrize("unit", [2, [0, 1, 2]])
+def test_a_unit_behind_the_layer_is_explained_there(unit: Any) -> None:
+    """Targets that read a layer, of methods at a layer before it: by dense quadrature through both halves."""
+    torch.manual_seed(0)
+    front = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh())
+    middle = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh())
+    model = torch.nn.Sequential(*front, *middle, torch.nn.Linear(5, 3)).double().eval()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    units = torch.tensor(unit).expand(3)
+    start, end = front(torch.zeros_like(x)).detach(), front(x).detach()
+    times = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    points = (start + times[:, None, None] * (end - start)).requires_grad_()
+    scalars = middle(points).gather(2, units[None, :, None].expand(2000, 3, 1))
+    (slopes,) = torch.autograd.grad(scalars.sum(), points)
+    expected = (end - start) * slopes.mean(0)
+    outputs = middle(end).gather(1, units[:, None])[:, 0]
+
+    target = ig.targets.Unit("3", unit)
+    rule = ig.rules.GaussLegendre(20)
+    at_layer = ig.explain(model, x, target=target, method="layer", site="1", baseline=0.0, rule=rule)  # fmt: skip
+    torch.testing.assert_close(at_layer.output, outputs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(at_layer.values, expected, rtol=1e-6, atol=1e-7)
+    flow = ig.explain(model, x, target=target, method="conductance", site="1", baseline=0.0)
+    torch.testing.assert_close(flow.output, outputs, rtol=1e-12, atol=1e-12)
+    change = outputs - middle(start).gather(1, units[:, None])[:, 0]
+    torch.testing.assert_close(flow.values.sum(1), change, rtol=0.05, atol=0.02)
+    several = ig.explain_targets(
+        model, x, targets=[target, 1], method="layer", site="1", baseline=0.0, rule=rule
+    )
+    torch.testing.assert_close(several[0].values, at_layer.values, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(several[1].output, model(x)[:, 1], rtol=1e-12, atol=1e-12)

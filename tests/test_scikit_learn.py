@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightgbm import LGBMClassifier
 from sklearn import linear_model as lm
 from sklearn.datasets import make_multilabel_classification
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC, LinearSVR
+from xgboost import XGBClassifier
 
 import integrand as ig
 from integrand.errors import InputError, ModelError, TargetError
@@ -222,9 +225,30 @@ def test_a_search_is_not_the_model_it_found() -> None:
     assert len(explained(search.best_estimator_, target=1)) == 6
 
 
-def test_models_that_were_not_trained_say_so() -> None:
-    with pytest.raises(NotFittedError):
-        ig.explain(lm.LogisticRegression(), ROWS, target=1)
+@pytest.mark.parametrize(
+    "model",
+    [
+        lm.LogisticRegression(),
+        lm.Ridge(),
+        MLPClassifier(),
+        RandomForestClassifier(),
+        make_pipeline(StandardScaler(), lm.LogisticRegression()),
+        XGBClassifier(),
+        LGBMClassifier(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_models_that_were_not_trained_say_so(model: Any) -> None:
+    with pytest.raises(
+        ModelError, match=rf"This {type(model).__name__} was not fitted.*fit\(X, y\)"
+    ):
+        ig.explain(model, ROWS, target=1)
+    if isinstance(model, Pipeline):
+        with pytest.raises(ModelError, match="was not fitted"):
+            ig.fields.ScikitLearnField(model, 1)
+        half = make_pipeline(StandardScaler(), fitted(lm.LogisticRegression(), TWO))
+        with pytest.raises(ModelError, match="This Pipeline was not fitted"):
+            ig.explain(half, ROWS, target=1)
 
 
 def test_a_model_that_says_something_else_than_its_weights_is_refused() -> None:

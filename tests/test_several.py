@@ -10,36 +10,36 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from tests.problems import PROBLEMS, Counting, filled, relu_mlp, softplus_cnn, wave
+from tests.problems import PROBLEMS, Counting, filled, relu_mlp, softplus_cnn, tanh_mlp, wave
 
 CLASSES = torch.tensor([0, 2, 1, 0, 2])
 IMAGES = 0.5 + 0.5 * wave(5, 3, 8, 8)
+FEW, FEW_CLASSES = IMAGES[:3], CLASSES[:3]
+"""Of tests that run every method for every target: three examples differ as much as five."""
 REFERENCES = 0.5 + 0.5 * wave(3, 3, 8, 8, phase=1)
 TARGETS: list[Any] = [
     0,
     "predicted",
-    ig.targets.Margin(1, CLASSES),
-    CLASSES,
-    ig.targets.Custom(lambda out, weight: out[:, 0] * weight, wave(5)),
+    ig.targets.Margin(1, FEW_CLASSES),
+    FEW_CLASSES,
+    ig.targets.Custom(lambda out, weight: out[:, 0] * weight, wave(3)),
     lambda out: out.square().sum(1),
 ]
 FINE = ig.rules.GaussLegendre(7)
 
 METHODS: dict[str, dict[str, Any]] = {
     "integrated": dict(baseline=0.25, rule=FINE),
-    "a baseline each": dict(baseline=IMAGES.flip(0), rule=FINE),
-    "several baselines": dict(baseline=[0.0, IMAGES.flip(0), "mean"], rule=FINE),
+    "a baseline each": dict(baseline=FEW.flip(0), rule=FINE),
+    "several baselines": dict(baseline=[0.0, FEW.flip(0), "mean"], rule=FINE),
     "expected": dict(method="expected", baseline=REFERENCES, draws=12),
     "sampled": dict(method="expected", baseline=REFERENCES, draws=60, tol=0.3),
     "weighted": dict(method="weighted", baseline=list(REFERENCES), fill=0.0, rule=FINE),
     "superpixels": dict(
         method="weighted",
         baseline=list(REFERENCES),
-        fill=IMAGES.flip(0),
+        fill=FEW.flip(0),
         rule=FINE,
-        features=(
-            torch.arange(64).reshape(1, 8, 8) // torch.tensor([7, 8, 9, 10, 11])[:, None, None]
-        ),
+        features=(torch.arange(64).reshape(1, 8, 8) // torch.tensor([7, 9, 11])[:, None, None]),
     ),
     "staged": dict(
         method="weighted", baseline=list(REFERENCES), fill=0.0, rule=FINE, keep=0.9, scout=2
@@ -69,10 +69,10 @@ def _quiet(quiet: None) -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_each_is_what_a_run_of_its_own_gives(name: str, batch_size: int | None) -> None:
     model, options = softplus_cnn(), METHODS[name]
-    together = ig.explain_targets(model, IMAGES, targets=TARGETS, batch_size=batch_size, **options)
+    together = ig.explain_targets(model, FEW, targets=TARGETS, batch_size=batch_size, **options)
     assert len(together) == len(TARGETS)
     for target, made in zip(TARGETS, together, strict=True):
-        alone = ig.explain(model, IMAGES, target=target, batch_size=batch_size, **options)
+        alone = ig.explain(model, FEW, target=target, batch_size=batch_size, **options)
         for field in (
             "values",
             "inputs",
@@ -147,11 +147,11 @@ def test_the_forward_rows_are_those_of_one_run(
     name: str, count: int, batch_size: int | None
 ) -> None:
     model, options = Counting(softplus_cnn()), METHODS[name]
-    targets = [0, 2, 1, CLASSES, ig.targets.Margin(0, 1)][:count]
-    ig.explain(model, IMAGES, target=0, batch_size=batch_size, **options)
+    targets = [0, 2, 1, FEW_CLASSES, ig.targets.Margin(0, 1)][:count]
+    ig.explain(model, FEW, target=0, batch_size=batch_size, **options)
     alone, values = model.gradients, model.values
     model.reset()
-    together = ig.explain_targets(model, IMAGES, targets=targets, batch_size=batch_size, **options)
+    together = ig.explain_targets(model, FEW, targets=targets, batch_size=batch_size, **options)
     assert model.gradients == alone
     assert batch_size is None or model.largest <= batch_size
     assert together[0].cost.gradients == alone
@@ -565,3 +565,40 @@ def test_warnings_are_given_once() -> None:
         )
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+# --- what is said of them ----------------------------------------------------------------------------------------------
+
+
+def test_warnings_name_the_example_and_the_target() -> None:
+    """Row 2 alone has a kink on its way, and only for the target that sees it."""
+
+    class Kinked(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.stack([z[:, 0], 50 * (z[:, 1] - 0.9).relu() + z[:, 0]], 1)
+
+    x = torch.tensor([[1.0, 0.1], [1.0, 0.2], [1.0, 1.0]])
+    with pytest.warns(
+        ig.errors.IncompleteWarning,
+        match=r"1 of 6 maps .* example 2 of target 1 \(Logit\(1\)\) adds up",
+    ):
+        ig.explain_targets(Kinked(), x, targets=[0, 1], rule=ig.rules.Left(1))
+
+
+def test_errors_name_the_example_and_the_target() -> None:
+    class Root(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.stack([z.sum(1), 1 / z[:, 0]], 1)
+
+    x = torch.tensor([[1.0, 0.1], [0.0, 0.2]])
+    with pytest.raises(
+        ig.errors.NonFiniteGradient, match=r"example 1 of target 1 \(Logit\(1\)\) itself"
+    ):
+        ig.explain_targets(Root(), x, targets=[0, 1], baseline=1.0, rule=ig.rules.Left(1))
+
+
+def test_examples_of_a_batch_of_some_are_named_as_in_the_whole() -> None:
+    field = ig.fields.Subset(ig.TorchField(tanh_mlp(), 0), torch.tensor([4, 2]))
+    assert [field.example_name(i) for i in range(2)] == ["example 4", "example 2"]
+    both = field.with_targets([ig.targets.Logit(0), ig.targets.Margin(1, 2)])
+    assert both.example_name(3) == "example 2 of target 1 (Margin(1, 2))"

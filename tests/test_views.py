@@ -324,6 +324,9 @@ def test_every_view_looks_everything_up(view: str, member: str) -> None:
         assert made.kept is not KEPT
     elif member == "target":
         assert made.target == inner.target
+    elif member == "example_name":
+        place = int(BOTH[view][torch.tensor([1])]) if view in BOTH else 1
+        assert made.example_name(1) == f"example {place}"
     else:
         assert getattr(made, member) is getattr(inner, member)
 

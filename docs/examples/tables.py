@@ -22,4 +22,5 @@ all_rows = by_origin.plot(kind="beeswarm")
 over_value = by_origin.plot(kind="dependence", feature="weight")
 
 loader = torch.utils.data.DataLoader(torch.randn(1_000, 5), batch_size=256)
-print(ig.explain(model, loader, target=0, feature_names=list(frame.columns)).importance())
+scorer = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+print(ig.explain(scorer, loader, target=0, feature_names=["a", "b", "c", "d", "e"]).importance())

@@ -81,3 +81,11 @@ context = ig.text.context_dependence(
     model, tokenizer, question, "The capital of France is", target=" Paris ."
 )
 print(context, context.divergence, context.sensitive(nats=0.01))
+
+# What it will take.
+estimate = ig.text.estimate_cost(
+    model, tokenizer, question, target=" Paris", rule=ig.rules.GaussLegendre(16)
+)
+print(estimate)  # tokens × gradients ≈ memory, time
+frugal = ig.text.explain(model, tokenizer, question, target=" Paris", checkpoint=True)
+print(frugal.checkpointed)  # the same numbers, with the activations of one block at a time

@@ -57,11 +57,12 @@ from .model.extra import Shared as Shared
 from .summarize import summarize as summarize
 
 if _TYPE_CHECKING:
+    from . import circuits as circuits
     from . import run as run
     from . import testing as testing
     from . import text as text
 
-_ON_FIRST_USE = ("run", "testing", "text")
+_ON_FIRST_USE = ("circuits", "run", "testing", "text")
 """Rooms that explaining needs nothing of."""
 
 
@@ -112,6 +113,7 @@ __all__ = [
     "TorchField",
     "WithCovariance",
     "baselines",
+    "circuits",
     "compare",
     "concat",
     "correlate",

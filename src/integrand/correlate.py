@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .core.correlation import rounding
 from .core.frames import is_frame
 from .core.options import whole
-from .core.shapes import describe
+from .core.shapes import describe, tensor_of
 from .errors import InputError, NonFiniteInput, ShapeError, UnknownName
 from .explain import explain
 from .fields import Field
@@ -46,7 +45,8 @@ class Correlation:
             groups.
         auto: like ``values``, the auto-correlation (IGaC) cov(A_i, F)/var(F), which adds up to 1
             and needs no labels; the same as ``values`` where there were none.
-        mean: like ``values``, the mean map; ``deviation`` its standard deviation over examples.
+        mean: like ``values``, the mean map.
+        deviation: like ``values``, its standard deviation over examples.
         count: examples.
         replicates: (G, \\*values) ``values`` without each of the jackknife groups.
         names: of the columns, where inputs were frames or were given ``feature_names``; of regions.
@@ -220,13 +220,7 @@ def _unpacked(batch: Any, number: int) -> tuple[Any, Tensor | None, Tensor | Non
 
 
 def _tensor(numbers: Any, what: str) -> Tensor:
-    """Numbers as a tensor, those of a frame's column too."""
-    if isinstance(numbers, Tensor):
-        return numbers
-    try:
-        return torch.as_tensor(np.array(numbers))
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"The {what} are no numbers: give a tensor or an array.") from None
+    return tensor_of(numbers, f"The {what} are no numbers: give a tensor or an array.")
 
 
 def _explained(

@@ -194,7 +194,12 @@ class OptimizeWarning(IntegrandWarning):
 
 
 def warn(message: str, category: type[IntegrandWarning]) -> None:
-    """Warn, pointing at the line outside Integrand that led here."""
+    """Warn, pointing at the line outside Integrand that led here.
+
+    Args:
+        message: what was wrong, and what to do about it.
+        category: one of the tree above.
+    """
     inside = (str(Path(__file__).parent), contextlib.__file__)
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):

@@ -395,6 +395,10 @@ def _build(name: str, baseline: object, tol: float | None, options: dict[str, An
     published = about(name)
     accepted, start = published.options, published.start
     if tol is not None:
+        if "tol" not in accepted and "rule" not in accepted:
+            raise InputError(
+                f"Method {name!r} takes no tol=: it integrates in its own way, to which no tolerance can be given. Leave it out."
+            )
         options = {**options, **({"tol": tol} if "tol" in accepted else {"rule": Adaptive(tol)})}
     for option in options:
         if option not in accepted:

@@ -23,7 +23,6 @@ from .fields.memory import OutputCache
 from .integration import Method
 from .integration.assemble import Watch
 from .integration.attribution import Attribution, Explainer, ExplainerLike, Wrapper
-from .integration.cost import Cost
 from .integration.wrappers.layer import PerPlace
 from .model.doors import options_of
 from .targets import as_target
@@ -114,7 +113,7 @@ def explain_targets(
             joint[number :: len(targets)],
             target=target,
             method=for_each.method,
-            cost=_even_share(joint.cost, len(targets)),
+            cost=joint.cost.of_examples([number], len(targets)),
         )
         for number, target in enumerate(for_each.targets)
     ]
@@ -129,12 +128,6 @@ def _as_targets(targets: Any) -> tuple[Any, ...]:
     if not targets:
         raise TargetError("targets= is empty: name at least one.")
     return tuple(target if is_predicted(target) else as_target(target) for target in targets)
-
-
-def _even_share(cost: Cost, count: int) -> Cost:
-    """A ``count``-th of the cost; the memory was needed for all."""
-    shared = {name: getattr(cost, name) // count for name in ("gradients", "values", "calls")}
-    return dataclasses.replace(cost, **shared, seconds=cost.seconds / count)
 
 
 @part

@@ -500,8 +500,16 @@ class Logit(_OfClass):
 class Probability(_OfSoftmax):
     """The softmax probability of a class: F = p_c = exp(z_c) / Σ exp(z), the sum over ``axis``.
 
-    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes):
-    ``Probability((3, 7), axis=-1)``.
+    Args:
+        which: the class: an int, a tensor of ints (B,), or a position (list of positions) where
+            outputs have several axes.
+        axis: which axis of one output the classes are on, needed only where it has several, such as
+            (rows, tokens, classes): ``Probability((3, 7), axis=-1)``.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.targets.Probability(0)(torch.zeros(1, 2), torch.arange(1)).tolist()
+        [0.5]
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
@@ -560,7 +568,18 @@ class Lead(_OfClass):
 
 @part
 class Margin(Target):
-    """How far one class is ahead of another: F = z_c − z_d."""
+    """How far one class is ahead of another: F = z_c − z_d.
+
+    Args:
+        which: c, the class: an int, a tensor of ints (B,), or a position (list of positions) where
+            outputs have several axes.
+        other: d, likewise.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.targets.Margin(0, 1)(torch.tensor([[3.0, 1.0]]), torch.arange(1)).tolist()
+        [2.0]
+    """
 
     which: Index
     other: Index
@@ -605,8 +624,16 @@ class Margin(Target):
 class Loss(_OfSoftmax):
     """The cross-entropy of a label: F = −log p_c. Attributions say what raises the loss.
 
-    ``axis`` is needed only where one output has several axes, such as (rows, tokens, classes):
-    ``Loss((3, 7), axis=-1)``.
+    Args:
+        which: the class: an int, a tensor of ints (B,), or a position (list of positions) where
+            outputs have several axes.
+        axis: which axis of one output the classes are on, needed only where it has several, such as
+            (rows, tokens, classes): ``Loss((3, 7), axis=-1)``.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.targets.Loss(0)(torch.zeros(1, 2), torch.arange(1)).exp().round(decimals=3).tolist()
+        [2.0]
     """
 
     def __call__(self, outputs: Any, index: Tensor) -> Tensor:
@@ -643,9 +670,17 @@ class Custom(Target):
 
         F = function(outputs) or function(outputs, data[index])
 
-    ``function`` is called with however many rows fit into one model call, never with a whole batch
-    at a time, and returns one number per row. What differs between examples goes into ``data`` (B,
-    …), from which the rows' own entries are handed over.
+    Args:
+        function: of the outputs of however many rows fit into one model call, never of a whole
+            batch, to one number per row.
+        data: (B, …) what differs between examples; the rows' own entries are handed over.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> goals = torch.randn(5, 3)
+        >>> far = ig.targets.Custom(lambda out, goal: (out - goal).square().sum(1), goals)
+        >>> ig.explain(torch.nn.Linear(4, 3), torch.randn(5, 4), target=far).values.shape
+        torch.Size([5, 4])
     """
 
     function: Callable[..., Tensor]
@@ -687,8 +722,15 @@ class Distance(Target):
 
         F = ‖φ(z) − goal‖²
 
-    ``goal`` (M, F) holds φ(reference) for M pairs of example and reference, looked up by the rows'
-    index; ``site`` is φ.
+    Args:
+        goal: (M, F) φ(reference) of M pairs of example and reference, looked up by the rows' index.
+        site: φ: a layer, or a function of the input; the model's outputs unless given.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> distance = ig.targets.Distance(torch.zeros(2, 3))
+        >>> distance(torch.ones(2, 3), torch.arange(2)).tolist()
+        [3.0, 3.0]
     """
 
     goal: Tensor

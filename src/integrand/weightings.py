@@ -35,9 +35,15 @@ class Weighed:
     """Weights (R, B) of references, with the fitness they come from.
 
     Attributes:
-        fitness: (R, B) or None.
+        weights: (R, B), which add up to one over the references.
+        fitness: (R, B) what they come from, or None.
         criterion: what the fitness counts, in a sentence.
         reasons: per example, why the fitness cannot tell its baselines apart; None where it can.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.weightings.Weighed(torch.full((2, 3), 0.5)).weights.sum(0).tolist()
+        [1.0, 1.0, 1.0]
     """
 
     weights: Tensor
@@ -80,7 +86,15 @@ class Weighting(Part, ABC):
 
     def beforehand(self, references: int, batch: int) -> Tensor | None:
         """The weights (R, B) of a weighting that needs no shares, so that these can be added up as
-        they come; else None."""
+        they come; else None.
+
+        Args:
+            references: R.
+            batch: B.
+
+        Returns:
+            (R, B), or None.
+        """
         return None
 
     def prepared(self, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
@@ -88,6 +102,14 @@ class Weighting(Part, ABC):
         for shares.
 
         What it cannot work with it says here, before any gradient.
+
+        Args:
+            x: (B, \\*s), the inputs.
+            field: the scalar explained.
+            references: (R, B, \\*s), where paths are to start.
+
+        Returns:
+            A function of the shares (R, B, \\*s).
         """
         return lambda shares: Weighed.ensure(self(shares, x, field))
 

@@ -54,8 +54,8 @@ def data() -> tuple[Tensor, Tensor]:
     )
 
 
+@pytest.mark.usefixtures("shap")
 def test_permutations_are_shapley_values(data: tuple[Tensor, Tensor]) -> None:
-    pytest.importorskip("shap")
     x, references = data
     peer = PermutationSHAP(ig.baselines.Sample(references))
     result = ig.explain(ig.fields.Function(pairs), x, method=peer)
@@ -67,9 +67,9 @@ def test_permutations_are_shapley_values(data: tuple[Tensor, Tensor]) -> None:
     assert result.cost.values > 0
 
 
+@pytest.mark.usefixtures("shap")
 @pytest.mark.parametrize("kind", ["forest", "boosting", "three classes"])
 def test_trees_have_their_shapley_values(kind: str) -> None:
-    pytest.importorskip("shap")
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
     rng = np.random.default_rng(0)
@@ -98,8 +98,8 @@ def test_trees_have_their_shapley_values(kind: str) -> None:
     assert float(result.gap.max()) < 1e-5
 
 
+@pytest.mark.usefixtures("shap")
 def test_what_does_not_fit_is_said(data: tuple[Tensor, Tensor]) -> None:
-    pytest.importorskip("shap")
     x, references = data
     peer = PermutationSHAP(ig.baselines.Sample(references[:, :, None]))
     with pytest.raises(ig.errors.InputError, match="rows of columns"):
@@ -148,7 +148,7 @@ def test_global_generators_are_seeded_inside_and_given_back() -> None:
 def test_captums_map_of_edges_is_ours(tmp_path: Path) -> None:
     """PyG's Captum explainer masks messages; ours weighs them. The integral is the same."""
     pytest.importorskip("torch_geometric")
-    problem = problem_named("motif_graphs")(ProblemOptions(None, tmp_path), train=60, epochs=3)
+    problem = problem_named("motif_graphs")(ProblemOptions(None, tmp_path), train=20, epochs=1)
     examples = problem.load([0])
     ours = vocabulary.method("integrated(one, rule=GaussLegendre(64))", problem.words)
     captum = examples.words["CaptumIG"]()

@@ -114,7 +114,7 @@ def test_an_order_is_pairs() -> None:
 
 
 def test_suites_by_name_and_by_file(tmp_path: Path) -> None:
-    assert {"weighted", "ig2", "paths", "tables", "graphs"} <= set(recipe.names())
+    assert {"weighted", "ig2", "paths", "tables", "graphs", "text"} <= set(recipe.names())
     file = tmp_path / "own.toml"
     file.write_text(TOY)
     assert recipe.suite(str(file)).name == "own"
@@ -143,6 +143,8 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         "zero": ig.baselines.Constant(0.0),
         "grey": ig.baselines.grey(),
         "table": ig.metrics.xai_bench.gaussian(),
+        "vectors": torch.zeros(5, 3),
+        "neighbours": ig.paths.NeighbourGraph(2),
         **{
             name: getattr(ig.metrics.xai_bench, name)
             for name in ("Faithfulness", "Monotonicity", "ShapleyCorrelation")

@@ -27,7 +27,7 @@ from tests.problems import Problem, wave
 NO_PATHS = {
     "PathLike",
     "as_path",
-    "Path", "corners", "Autoencoder", "neighbour_graph",  # protocols, and functions
+    "Path", "corners", "Autoencoder", "neighbour_graph", "NeighbourGraph",  # protocols, and functions
     "Basis", "DCT", "Haar", "Pyramid", "SVD", "Split",  # parts of Spectral
     "Fixed", "Implicit", "Relative", "Shrinking", "StepRule",  # parts of walks
 }  # fmt: skip

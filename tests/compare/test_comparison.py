@@ -193,6 +193,11 @@ def test_one_example(model: nn.Module, x: Tensor) -> None:
         ({"compare_to": "guided"}, ig.errors.UnknownName, "compare with"),
         ({"ids": ["a"]}, ig.errors.InputError, "each of the 6 examples"),
         ({"vary_baseline": ["zero"]}, ig.errors.InputError, "at least two"),
+        ({"vary_baseline": "zero"}, ig.errors.InputError, r"in a list such as .* not 'zero' alone"),
+        ({"vary_baseline": torch.zeros(3)}, ig.errors.InputError, "not one Tensor alone"),
+        ({"vary_baseline": 0.5}, ig.errors.InputError, "not 0.5 alone"),
+        ({"vary_baseline": ["zero", "zero"]}, ig.errors.InputError, "vary_baseline= have the same"),
+        ({"normalisation": "imagenet"}, ig.errors.InputError, r"Normalisation.imagenet\(\)"),
         ({"target": 7}, ig.errors.TargetError, "7"),
     ],
 )

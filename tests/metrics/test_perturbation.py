@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.core.random import generator
 from integrand.metrics.perturbation.removal import Ranking, _descending, scores_without, shares_of
 
 UNIT = ig.Normalisation.unit()
@@ -466,6 +467,59 @@ def test_tokens_taken_and_kept(text: tuple[nn.Module, Tensor, Tensor]) -> None:
         assert float(found["log_odds"][b]) == pytest.approx(sum(odds) / 3, abs=1e-6)
 
 
+def test_tokens_noised_by_their_importance(text: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """By loops, with chances found by bisection."""
+    net, x, values = text
+    blank = drawn(5, seed=16)
+    noise = torch.rand(4, 12, 5, generator=generator(3), dtype=torch.float64)
+    asked: dict[str, Any] = {"target": 1, "fill": blank, "draws": 4, "seed": 3, "retained": 0.7}
+    soft = ig.metrics.soft_comprehensiveness(net, x, values, **asked)
+    kept = ig.metrics.soft_sufficiency(net, x, values, **asked)
+    for b in range(3):
+        importance = (values[b].sum(1) - values[b].sum(1).min()).tolist()
+        p = float(net(x[b : b + 1]).detach().softmax(1)[0, 1])
+        for found, mass, inverse in ((soft, 0.3 * 12, True), (kept, 0.7 * 12, False)):
+            low, high = 0.0, 1e6
+            for _ in range(200):
+                c = (low + high) / 2
+                reached = sum(min(1.0, c * a) for a in importance)
+                low, high = (c, high) if reached < mass else (low, c)
+            q = [min(1.0, low * a) for a in importance]
+            assert sum(q) == pytest.approx(mass)
+            lost = []
+            for draw in noise:
+                row = x[b].clone()
+                for token in range(12):
+                    for d in range(5):
+                        if float(draw[token, d]) >= (1 - q[token] if inverse else q[token]):
+                            row[token, d] = blank[d]
+                lost.append(p - float(net(row[None]).detach().softmax(1)[0, 1]))
+            assert float(found[b]) == pytest.approx(sum(lost) / 4, abs=1e-9)
+
+
+def test_every_map_retains_as_much() -> None:
+    """Ties, zeros, one large score, and tokens that an example does not have."""
+    from integrand.metrics.perturbation.soft_tokens import chances
+
+    off = -torch.inf
+    scores = torch.tensor([
+        [[1.0, 2.0, 3.0, 4.0], [5.0, 1.0, 0.0, off]],
+        [[7.0, 7.0, 7.0, 7.0], [0.0, 0.0, 0.0, off]],
+        [[0.0, 0.0, 0.0, 1e9], [-1.0, 0.0, 9e-9, off]],
+    ])  # fmt: skip
+    for share in (0.1, 0.5, 0.75, 0.99):
+        mass = share * torch.tensor([4.0, 3.0])
+        q = chances(scores, mass)
+        torch.testing.assert_close(q.sum(-1), mass.double().expand(3, 2))
+        assert bool(((q >= 0) & (q <= 1)).all())
+        assert bool((q[:, 1, 3] == 0).all())
+    torch.testing.assert_close(chances(scores, torch.tensor([3.0, 2.0]))[1, 0], torch.full((4,), 0.75).double())  # fmt: skip
+    torch.testing.assert_close(chances(scores, torch.tensor([2.5, 2.0]))[2, 0], torch.tensor([0.5, 0.5, 0.5, 1.0]).double())  # fmt: skip
+    for options in ({"retained": 0.0}, {"retained": 1.0}, {"draws": 0}):
+        with pytest.raises(ig.errors.InputError):
+            ig.metrics.SoftSufficiency(**options)
+
+
 def test_tokens_of_a_linear_model() -> None:
     """For log p = w · x + const no order loses more by its first tokens, or less by its last, than that of the contributions."""
     _, x, exact = linear()
@@ -609,6 +663,7 @@ CURVES: dict[str, dict[str, Any]] = {
     "deletion": {}, "insertion": {}, "morf": {}, "lerf": {}, "abpc": {}, "aopc": {"features": 2}, "diffid": {}, "road": {"fill": "mean"},
     "road_lerf": {"fill": "mean"}, "irof": {"segments": torch.arange(64).reshape(8, 8) // 6}, "sic": {"least": 0.0}, "aic": {},
     "comprehensiveness": {}, "sufficiency": {}, "log_odds": {}, "pgi": {}, "pgu": {},
+    "soft_comprehensiveness": {"draws": 3}, "soft_sufficiency": {"draws": 3, "retained": 0.3},
 }  # fmt: skip
 
 
@@ -635,7 +690,9 @@ def test_every_curve_is_a_metric(model: nn.Module, x: Tensor, maps: Tensor, name
         "diffid",
         "irof",
         "aopc",
-    ):  # absolute values, means and sums of patches are no ranks of places
+        "soft_comprehensiveness",
+        "soft_sufficiency",
+    ):  # absolute values, means, sums of patches and what is in proportion are no ranks of places
         monotone = ig.metrics.judge(model, x, [maps[0].sum(1), maps[0].sum(1).exp()], by, **asked)
         torch.testing.assert_close(monotone[0], monotone[1], equal_nan=True)
     with pytest.raises(ig.errors.NonFiniteInput, match="holds NaN"):

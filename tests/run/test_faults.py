@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import pytest
 import integrand as ig
 from integrand.errors import InputError, ModelError
 from integrand.run import Local, Recipe, ShardStore, Status
-from tests.run.faults import contents
+from tests.run.faults import contents, lines_of, started_driver, wait_until
 from tests.run.models import DIES, HANGS, RAISES
 
 Build = Callable[..., Recipe]
@@ -67,21 +66,9 @@ def test_killed_workers_and_drivers_leave_no_trace(
 
     # The driver, in a process of its own: kill -9 once a shard is done, and go on from there.
     out = tmp_path / "driver"
-    file = tmp_path / "run.json"
-    file.write_text(json.dumps(recipe("slow").document()))
-    code = (
-        "import json, sys; import integrand as ig; from integrand.run import Local, Recipe; "
-        "recipe = Recipe.of(json.load(open(sys.argv[1]))); "
-        "ig.run.run(recipe, sys.argv[2], base=sys.argv[3], engine=Local(1))"
-    )
-    command = [sys.executable, "-c", code, str(file), str(out), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    driver = subprocess.Popen(command, env=environment)
-    deadline = time.monotonic() + 240
-    while not any((out / "manifest").glob("*.jsonl")):
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    driver = started_driver(recipe("slow"), out, tmp_path, "local")
+    wait_until(lambda: driver.poll() is not None or lines_of(out))
+    assert driver.poll() is None
     driver.kill()
     driver.wait()
     done = ig.run.open(out).status.done

@@ -130,6 +130,47 @@ def test_pictures_of_all_kinds(pictures: Path, tmp_path: Path) -> None:
     assert not any(name.startswith(("=", "+", "-", "@")) for name in ids)
 
 
+def test_pictures_in_tables_are_those_of_a_folder(pictures: Path, tmp_path: Path) -> None:
+    """As bytes in Parquet, and as ``datasets.Image`` keeps them; a path in a cell is not followed."""
+    names = ["rgb.png", "cut.png", "turned.png", "empty.png", "bomb.png", "deep.png"]
+    files: list[bytes | None] = [(pictures / name).read_bytes() for name in names]
+    cells = [*files, None]
+    kept = [{"bytes": file, "path": None} for file in files]
+    kept.append({"bytes": None, "path": str(pictures / "rgb.png")})
+    struct_type = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns = {"who": [*names, "none"], "label": list(range(7))}
+    pa.parquet.write_table(pa.table({**columns, "image": cells}), tmp_path / "pictures.parquet")
+    saved_to_disk(tmp_path / "hf", pa.table({**columns, "image": pa.array(kept, struct_type)}))
+
+    def explained(data: dict[str, object]) -> ig.run.RunResults:
+        document = {
+            "model": {"import": "my.py:load"},
+            "data": data,
+            "method": {"method": "integrated(baseline=0.0, rule=GaussLegendre(2))", "target": 1, "batch": 1},
+            "store": {"rows_per_shard": 4},
+        }  # fmt: skip
+        return ig.run.run(document, tmp_path / f"out-{data['kind']}", base=tmp_path, engine=Here())
+
+    folder = explained({"kind": "images", "path": "pictures"})
+    places = {name: n for n, name in enumerate(folder.table["id"].to_pylist())}
+    expected = folder.values[:][[places[name] for name in names]]
+    parquet = explained({"kind": "parquet", "path": "pictures.parquet", "id": "who"})
+    assert parquet.table["id"].to_pylist() == [*names, "none"]
+    np.testing.assert_array_equal(parquet.values[:][:6], expected)
+    reasons = parquet.table["reason"].to_pylist()
+    assert [reason is None for reason in reasons] == [True, False, True, False, False, True, False]
+    assert "the file is empty" in reasons[3]
+    assert "400000000 pixels" in reasons[4]
+    assert "the cell is empty" in reasons[6]
+    hugging_face = explained({"kind": "huggingface", "path": "hf", "columns": ["image"]})
+    assert hugging_face.table["id"].to_pylist() == list("0123456")
+    np.testing.assert_array_equal(hugging_face.values[:][:6], expected)
+    assert "its path alone" in hugging_face.table["reason"][6].as_py()
+    for change in ({"columns": ["who"]}, {"columns": ["image", "who"]}):
+        with pytest.raises(InputError, match=r"reads one column of their bytes: .* are: 'image'"):
+            explained({"kind": "parquet", "path": "pictures.parquet", **change})
+
+
 def test_the_limit_of_pixels_is_the_recipes(pictures: Path) -> None:
     from integrand.images.files import read
 

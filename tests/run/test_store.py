@@ -85,7 +85,7 @@ def test_another_recipe_and_other_folders_are_refused(recipe: Build, tmp_path: P
         ig.run.open(tmp_path / "other")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2, "rows": 1, "recipe": {}}', '{"format": 1}'])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99, "rows": 1, "recipe": {}}', '{"format": 1}'])  # fmt: skip
 def test_damaged_heads_are_errors_of_ours(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(IntegrandError):
@@ -129,3 +129,20 @@ def test_how_far_a_run_of_many_shards_is(recipe: Build, tmp_path: Path) -> None:
         assert (status.failed, status.gradients) == (count - 2, 300 * (count - 2))
     assert seconds[50_000] < 25 * seconds[5_000]
     assert seconds[50_000] < 5
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "size", "rows"),
+    [((3, 224, 224), "float32", 64, 1), ((30,), "float32", 1024, 1024), ((1000,), "float64", 100, 25),
+     ((), "float32", 7, 7), ((8, 8192), "float32", 7, 1)],
+)  # fmt: skip
+def test_small_rows_share_a_chunk(
+    recipe: Build, tmp_path: Path, shape: tuple[int, ...], dtype: str, size: int, rows: int
+) -> None:
+    """Chunks hold whole rows, a divisor of a shard's, and at most a quarter of a MiB unless one row is larger."""
+    zarr = pytest.importorskip("zarr")
+    store = ShardStore.create(tmp_path / "out", recipe(store={"rows_per_shard": size}), 3 * size)
+    store.lay_out([Array("values", shape, dtype, 0.0)])
+    array = zarr.open_array(tmp_path / "out" / "values")
+    assert array.chunks == (rows, *shape)
+    assert array.shards == (size, *shape)

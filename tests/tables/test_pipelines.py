@@ -561,3 +561,82 @@ def test_methods_are_compared_on_the_columns_of_a_step() -> None:
 def test_a_model_without_the_pipeline_says_where_to_put_it() -> None:
     with pytest.raises(InputError, match=r"explain\(pipeline, frame\)"):
         ig.explain(torch.nn.Linear(5, 1), ROWS, target=0)
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def without(pipeline: Pipeline, row: int, columns: list[str]) -> float:
+    """P(class 1) of a row, the numbers that come from these columns replaced by 0; written out."""
+    z = encoded(pipeline, ROWS)[0][row].copy()
+    for column in columns:
+        z[GROUPS[column]] = 0.0
+    margin = float(z @ pipeline[-1].coef_[0] + pipeline[-1].intercept_[0])
+    return 1 / (1 + np.exp(-margin))
+
+
+def test_metrics_judge_the_columns_of_the_frame() -> None:
+    """Deletion by hand: columns of the frame go one after the other, all their numbers at once."""
+    pipeline = trained(LogisticRegression())
+    result = ig.explain(pipeline, ROWS, target=1, baseline=0.0)
+    scores = ig.metrics.deletion(pipeline, ROWS, result, target=1, fill=0.0)
+    of_tensor = ig.metrics.deletion(pipeline, ROWS, result.values, target=1, fill=0.0)
+    torch.testing.assert_close(scores, of_tensor)
+    for row, values in enumerate(result.values):
+        order = [COLUMNS[i] for i in values.argsort(descending=True) if GROUPS[COLUMNS[i]]]
+        curve = [without(pipeline, row, order[:k]) for k in range(len(order) + 1)]
+        area = float(np.trapezoid(curve, dx=1 / len(order)))
+        assert float(scores[row]) == pytest.approx(area, abs=1e-6)
+    alone = ig.metrics.deletion(pipeline, ROWS, result, target=1, fill=0.0, features="columns")
+    assert not torch.allclose(alone, scores)
+
+
+def test_maps_are_judged_alike_where_columns_change_places() -> None:
+    """As many numbers as columns, in another order: the map is of the frame's."""
+    order = ColumnTransformer([("fare", StandardScaler(), ["fare"]), ("id", "passthrough", ["id"])])
+    frame = FRAME[["id", "fare"]]
+    pipeline = make_pipeline(order, LogisticRegression(max_iter=500)).fit(frame, TWO)
+    result = ig.explain(pipeline, frame.iloc[:6], target=1)
+    assert result.feature_names == ("id", "fare")
+    scores = ig.metrics.deletion(pipeline, frame.iloc[:6], result, target=1, fill=0.0)
+    z = np.asarray(order.transform(frame.iloc[:6]))
+    weights, bias = pipeline[-1].coef_[0], pipeline[-1].intercept_[0]
+
+    def probability(rows: Any) -> Any:
+        return 1 / (1 + np.exp(-(rows @ weights + bias)))
+
+    for row in range(6):
+        first = 1 if result.values[row, 0] > result.values[row, 1] else 0  # id is the second number
+        kept = z[row].copy()
+        kept[first] = 0.0
+        curve = [probability(z[row]), probability(kept), probability(np.zeros(2))]
+        assert float(scores[row]) == pytest.approx(float(np.trapezoid(curve, dx=0.5)), abs=1e-6)
+
+
+def test_methods_are_compared_by_the_columns_of_the_frame() -> None:
+    pipeline = trained(LogisticRegression())
+    compared = ig.compare(
+        pipeline, ROWS, target=1, methods=["integrated"], metrics=[ig.metrics.Deletion(fill=0.0)],
+        baseline=0.0, controls=False,
+    )  # fmt: skip
+    result = ig.explain(pipeline, ROWS, target=1, baseline=0.0)
+    judged = ig.metrics.deletion(pipeline, ROWS, result, target=1, fill=0.0)
+    np.testing.assert_allclose(compared.scores.of("deletion")[0], judged.numpy(), atol=1e-6)
+
+
+def test_metrics_that_explain_again_compare_maps_of_the_same_kind() -> None:
+    """Random inputs at no distance give the same map: its distance from what is judged is 0."""
+    pipeline = trained(LogisticRegression())
+    result = ig.explain(pipeline, ROWS, target=1, baseline=0.0)
+    moved = ig.metrics.max_sensitivity(pipeline, ROWS, result, target=1, radius=1e-9)
+    assert float(moved.max()) < 1e-6
+
+
+def test_metrics_of_maps_alone_take_maps_of_columns() -> None:
+    result = ig.explain(trained(LogisticRegression()), ROWS, target=1, baseline=START)
+    plain = ig.metrics.sparseness(result.values)
+    torch.testing.assert_close(ig.metrics.sparseness(result), plain)
+    grouped = result.grouped({"who": ["age", "sex"]})
+    torch.testing.assert_close(
+        ig.metrics.sparseness(grouped), ig.metrics.sparseness(grouped.values)
+    )

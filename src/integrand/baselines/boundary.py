@@ -25,9 +25,18 @@ _BEYOND = 0.02  # how much longer than to the linearised boundary a step is, so 
 
 @part
 class Itself(Baseline):
-    """The input itself, ``count`` times.
+    """The input itself, once or several times.
 
     For paths that choose their own start, such as ``ig.paths.Adversarial``.
+
+    Args:
+        count: R, how often.
+        label: what reports call it.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> ig.baselines.Itself(3)(torch.ones(2, 4), ig.fields.Linear(torch.ones(4))).shape
+        torch.Size([3, 2, 4])
     """
 
     count: int = 1
@@ -47,12 +56,20 @@ class Itself(Baseline):
 class Rivals(Baseline):
     """The input itself, once for each class that the model does not predict.
 
-    At most ``most`` times.
-
     For ``ig.paths.Adversarial``, which goes towards another class from each.
+
+    Args:
+        most: of them, at most.
+        label: what reports call it.
 
     Cost:
         The outputs for the inputs.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.TorchField(torch.nn.Linear(4, 3), 0)
+        >>> ig.baselines.Rivals()(torch.ones(2, 4), field).shape
+        torch.Size([2, 2, 4])
     """
 
     most: int = 20
@@ -93,11 +110,12 @@ class Boundary(Baseline):
         steps: of the search, at most.
         clip: (low, high), the box that is searched; by default what images may hold where the field
             knows, else no limit.
+        radius: the farthest that is looked, in the L2 norm; by default any distance.
         restarts: how many further searches begin beside x.
         rounds: of drawing nearer.
         halvings: forward passes of each bisection.
         seed: of the directions of the restarts.
-        radius: the farthest that is looked, in the L2 norm; by default any distance.
+        label: what reports call it.
 
     Raises:
         BaselineError: that names the examples for which no boundary was found; a point that is not
@@ -115,6 +133,14 @@ class Boundary(Baseline):
         smallest of seven radii at which 40 steps of PGD succeed (or one of Carlini and Wagner's
         attack), which lies up to a radius beyond the boundary; where every attack fails, it takes
         what the last one left.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = model.weight.data.copy_(torch.eye(2))
+        >>> field = ig.TorchField(model, 0)
+        >>> ig.baselines.Boundary()(torch.tensor([[3.0, 1.0]]), field).round(decimals=2).tolist()
+        [[[2.0, 2.0]]]
     """
 
     decision: Target | Callable[..., Tensor] | None = None

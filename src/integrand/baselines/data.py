@@ -39,15 +39,27 @@ def _read_examples(data: Tensor | DataLike, selection: Tensor | slice, x: Tensor
 
 @part
 class Sample(InParts):
-    """``count`` references drawn without replacement from ``data``, the same for every example.
+    """References drawn from data, the same for every example.
 
-    ``data`` is a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs
-    lose their label. With ``count=None`` all of it is used, in order. With ``replace`` the data may
-    be gone through more than once, each time in another order. Only what is used is read, when it
-    is used.
+    Without replacement, unless told otherwise. Only what is used is read, when it is used.
+
+    Args:
+        data: a tensor (N, \\*s) or anything with ``len`` and ``[i]`` (a torch Dataset); pairs lose
+            their label.
+        count: R, how many are drawn; all of the data, in order, unless given.
+        seed: of the draws.
+        label: what reports call it.
+        replace: whether the data may be gone through more than once, each time in another order.
 
     Raises:
         BaselineError: where more references are asked for than there is data.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x, pool = torch.nn.Linear(4, 3), torch.randn(2, 4), torch.randn(50, 4)
+        >>> start = ig.baselines.Sample(pool, 5)
+        >>> ig.explain(model, x, target="predicted", baseline=start).baselines.shape
+        torch.Size([5, 2, 4])
     """
 
     data: Tensor | DataLike
@@ -89,16 +101,30 @@ class Sample(InParts):
 class Relevant(Baseline):
     """References from a pool whose predicted class is among the likely ones for the input.
 
-    Of the ``count`` references the predicted class is among the model's ranks ``first``–``last``
-    for the input (2–4).
-
     References near the decision at hand; the trick behind IG2's published ImageNet maps (arXiv
     2406.10852). Each example gets its own. Where fewer than ``count`` fit, the pool's other members
     fill up in order of how highly the model ranks their class for the input, never with the input's
     own class.
 
+    Args:
+        pool: inputs to choose from, (N, \\*s) or anything with ``len`` and ``[i]``; pairs lose
+            their label.
+        count: R, how many references.
+        first: the highest of the model's ranks for the input that a class may have; 1 is its own
+            class.
+        last: the lowest of them.
+        seed: of the choice among them.
+        label: what reports call it.
+
     Cost:
         One forward pass of the pool and of the inputs.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x, pool = torch.nn.Linear(4, 3), torch.randn(2, 4), torch.randn(50, 4)
+        >>> start = ig.baselines.Relevant(pool, 5)
+        >>> ig.explain(model, x, target="predicted", baseline=start).baselines.shape
+        torch.Size([5, 2, 4])
     """
 
     pool: Tensor | DataLike
@@ -127,13 +153,27 @@ class Relevant(Baseline):
 class OtherClass(Baseline):
     """References from a pool that the model assigns to another class than the input.
 
-    ``count`` references; each example gets its own.
+    Each example gets its own.
+
+    Args:
+        pool: inputs to choose from, (N, \\*s) or anything with ``len`` and ``[i]``; pairs lose
+            their label.
+        count: R, how many references.
+        seed: of the choice among them.
+        label: what reports call it.
 
     Cost:
         One forward pass of the pool and of the inputs.
 
     References:
         The counterfactual references of IG2 (arXiv 2406.10852).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x, pool = torch.nn.Linear(4, 3), torch.randn(2, 4), torch.randn(50, 4)
+        >>> start = ig.baselines.OtherClass(pool, 5)
+        >>> ig.explain(model, x, target="predicted", baseline=start).baselines.shape
+        torch.Size([5, 2, 4])
     """
 
     pool: Tensor | DataLike

@@ -45,6 +45,16 @@ class Constant(Baseline):
     """One reference: a number, or a tensor that broadcasts to an example.
 
     A tensor (C,) colours an image (C, H, W).
+
+    Args:
+        content: a number, or a tensor that broadcasts to an example; zero unless given.
+        label: what reports call it.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> start = ig.baselines.Constant(torch.tensor([0.0, 1.0]))
+        >>> start(torch.ones(3, 2), ig.fields.Linear(torch.ones(2))).shape
+        torch.Size([1, 3, 2])
     """
 
     content: float | Tensor = 0.0
@@ -74,7 +84,16 @@ class Constant(Baseline):
 class Given(Baseline):
     """A given set of references.
 
-    (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for each.
+    Args:
+        references: (R, \\*s) for all examples alike, or (R, B, \\*s) with their own for each.
+        label: what reports call it.
+        names: what each reference is called; their numbers unless given.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> pool = ig.baselines.Given(torch.randn(4, 2))
+        >>> pool(torch.ones(3, 2), ig.fields.Linear(torch.ones(2))).shape
+        torch.Size([4, 3, 2])
     """
 
     references: Tensor
@@ -106,6 +125,19 @@ class Plain(Baseline):
 
     Shapes decide, and a tensor (R, \\*s) of references shared by all examples is refused rather
     than taken for one per example when R happens to equal B: say ``Given``.
+
+    Args:
+        content: the tensor: what broadcasts to one example, (B, \\*s), or (R, B, \\*s).
+        label: what reports call it.
+
+    Raises:
+        BaselineError: for other shapes.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> start = ig.baselines.Plain(torch.zeros(3, 2))
+        >>> start(torch.ones(3, 2), ig.fields.Linear(torch.ones(2))).shape
+        torch.Size([1, 3, 2])
     """
 
     content: Tensor

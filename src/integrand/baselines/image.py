@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..core.declared import factory
 from ..core.shapes import describe, over
 from ..core.values import part
 from ..errors import BaselineError
@@ -28,6 +29,18 @@ class Colour(OfEach):
     """An even colour, in the units of the eye: 0 is black, 1 is white, per channel or for all.
 
     The field's normalisation turns it into the model's numbers.
+
+    Args:
+        colour: from 0 to 1, one number for all channels or one for each; black unless given.
+        label: what reports call it.
+
+    Raises:
+        BaselineError: for what is no image.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.baselines.Colour((0.5,), "grey")
+        Colour((0.5,), 'grey')
     """
 
     colour: tuple[float, ...] = (0.0,)
@@ -45,25 +58,36 @@ class Colour(OfEach):
         return field.normalisation.encode(colour.expand(x.shape[1:])).expand(1, *x.shape)
 
 
+@factory
 def black() -> Colour:
     """Black to the eye, whatever the model's normalisation."""
     return Colour((0.0,), "black")
 
 
+@factory
 def white() -> Colour:
     """White to the eye."""
     return Colour((1.0,), "white")
 
 
+@factory
 def grey(level: float = 0.5) -> Colour:
-    """An even grey; 0.5 is half way between black and white."""
+    """An even grey; 0.5 is half way between black and white.
+
+    Args:
+        level: from 0, black, to 1, white.
+    """
     return Colour((level,), "grey")
 
 
 @part
 class Extreme(OfEach):
     """An even image of the input's own smallest number, or its ``largest``: XRAI's black and
-    white."""
+    white.
+
+    Args:
+        largest: whether it is the largest number, not the smallest.
+    """
 
     largest: bool = False
     count: ClassVar[int] = 1
@@ -82,12 +106,25 @@ class Extreme(OfEach):
 
 @part
 class Blurred(OfEach):
-    """The input under a Gaussian blur of ``sigma`` pixels.
+    """The input under a Gaussian blur.
 
     Edges are reflected, and the kernel is cut at 3 σ.
 
+    Args:
+        sigma: the standard deviation of the blur, in pixels.
+        label: what reports call it.
+
+    Raises:
+        BaselineError: for what is no image.
+
     Cost:
         Two one-dimensional convolutions per image.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> start = ig.baselines.Blurred(3.0)
+        >>> start(torch.ones(2, 3, 8, 8), ig.fields.Linear(torch.ones(3, 8, 8))).shape
+        torch.Size([1, 2, 3, 8, 8])
     """
 
     sigma: float = 10.0
@@ -127,6 +164,9 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 class Mean(OfEach):
     """The input's own mean colour, per channel (C, …).
 
+    Args:
+        label: what reports call it.
+
     Raises:
         BaselineError: for columns and other numbers of different kinds.
     """
@@ -142,6 +182,9 @@ class Mean(OfEach):
 @part
 class Median(OfEach):
     """The input's own median colour, per channel (C, …).
+
+    Args:
+        label: what reports call it.
 
     Raises:
         BaselineError: for columns and other numbers of different kinds.
@@ -163,8 +206,21 @@ class Corners(OfEach):
 
     Per channel; the four patch means are averaged.
 
+    Args:
+        share: the side of a corner's patch, as a part of the image's.
+        label: what reports call it.
+
+    Raises:
+        BaselineError: for what is no image.
+
     References:
         The fill of Weighted Gradients (arXiv 2505.03201).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> start = ig.baselines.Corners()
+        >>> start(torch.ones(2, 3, 8, 8), ig.fields.Linear(torch.ones(3, 8, 8))).shape
+        torch.Size([1, 2, 3, 8, 8])
     """
 
     share: float = 0.1

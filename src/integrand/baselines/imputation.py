@@ -76,6 +76,7 @@ class Imputed(OfEach):
         noise: standard deviation of what is added to missing pixels, in the model's numbers (as
             published; 0 for none).
         seed: of the noise, the same for every row.
+        label: what reports call it.
 
     Raises:
         BaselineError: for what is no image.
@@ -88,6 +89,11 @@ class Imputed(OfEach):
     References:
         Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
         (ROAD), ICML 2022.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.metrics.Deletion(fill=ig.baselines.Imputed(noise=0.0))
+        Deletion(Imputed(0.0))
     """
 
     noise: float = 0.01

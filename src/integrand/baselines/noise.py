@@ -19,9 +19,22 @@ from .image import _image
 
 @part
 class Uniform(Baseline):
-    """Uniform noise between ``low`` and ``high``, ``count`` references.
+    """Uniform noise between two numbers.
 
     Without bounds they are those of the field's images (black to white).
+
+    Args:
+        low: the smallest number; that of the field's images unless given.
+        high: the largest number; that of the field's images unless given.
+        count: R, how many references.
+        seed: of the noise; the same for every example.
+        label: what reports call it.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> noise = ig.baselines.Uniform(0.0, 1.0, count=4)
+        >>> noise(torch.ones(3, 2), ig.fields.Linear(torch.ones(2))).shape
+        torch.Size([4, 3, 2])
     """
 
     low: float | None = None
@@ -59,9 +72,20 @@ class Uniform(Baseline):
 
 @part
 class Gaussian(Baseline):
-    """Normal noise around ``mean``, or around the input itself; ``count`` references.
+    """Normal noise around ``mean``, or around the input itself.
 
-    ``std`` is in the units of the input.
+    Args:
+        std: the standard deviation, in units of the input.
+        mean: what the noise lies around: a number, or "input" for the input itself.
+        count: R, how many references.
+        seed: of the noise; the same for every example.
+        label: what reports call it.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> noise = ig.baselines.Gaussian(0.1, mean="input", count=4)
+        >>> noise(torch.ones(3, 2), ig.fields.Linear(torch.ones(2))).shape
+        torch.Size([4, 3, 2])
     """
 
     std: float = 1.0

@@ -121,8 +121,8 @@ def _share(difference: Numbers, rivals: Numbers, seed: int) -> tuple[float, floa
         slope = drawn * np.sign(r)
         variance = np.maximum(dd - d**2 - 2 * slope * (dr - d * r) + slope**2 * (rr - r**2), 0)
         error = np.sqrt(variance / (many - 1)) / np.abs(r)
-    own = difference - share * np.sign(rivals.mean()) * rivals
-    own_error = float(own.std(ddof=1)) / scale / math.sqrt(many)
+    unshared = difference - share * np.sign(rivals.mean()) * rivals
+    own_error = float(unshared.std(ddof=1)) / scale / math.sqrt(many)
     if own_error <= 1e-12 * abs(share) or own_error == 0:
         return share, share, share
     usable = np.isfinite(drawn) & np.isfinite(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -259,7 +259,7 @@ def explain(
                         target,
                         target_text,
                         against,
-                        _listed(method or []),
+                        _listed("--method", method or []),
                         tuple(baseline or ()),
                         granularity,
                         per_token,
@@ -278,7 +278,7 @@ def explain(
         request = ExplainOptions(
             images=tuple(images),
             model=model,
-            methods=_listed(method or ["weighted"]),
+            methods=_listed("--method", method or ["weighted"]),
             baselines=tuple(baseline or ()),
             target=target,
             references=tuple(references or ()),
@@ -406,16 +406,16 @@ def compare(
 
         request = CompareOptions(
             images=tuple(images),
-            methods=_listed(method),
-            metrics=_listed(metric or ["deletion,insertion"]),
+            methods=_listed("--method", method),
+            metrics=_listed("--metric", metric or ["deletion,insertion"]),
             model=model,
             budget=budget,
             tol=tol,
             target=target,
             reference=reference,
             controls=controls,
-            baselines=_listed(baseline or ()),
-            vary=_listed(vary or ()),
+            baselines=_listed("--baseline", baseline or ()),
+            vary=_listed("--vary", vary or ()),
             references=tuple(references or ()),
             level=level,
             seed=seed,
@@ -426,11 +426,17 @@ def compare(
         raise typer.Exit(run(request))
 
 
-def _listed(words: Iterable[str]) -> tuple[str, ...]:
-    """Names separated by commas, each once."""
-    return tuple(
-        dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip())
-    )
+def _listed(option: str, words: Sequence[str]) -> tuple[str, ...]:
+    """Names separated by commas, each once.
+
+    Raises:
+        InputError: for an option that was given without a name.
+    """
+    names = (name.strip() for word in words for name in word.split(","))
+    listed = tuple(dict.fromkeys(name for name in names if name))
+    if words and not listed:
+        raise InputError(f"{option} names nothing: give it a name, or leave it out.")
+    return listed
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------

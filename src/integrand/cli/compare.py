@@ -200,6 +200,11 @@ def _photo(desk: Session, x: Tensor) -> tuple[Tensor | None, str]:
 def _vary(request: CompareOptions) -> dict[str, Any] | None:
     if not request.vary:
         return None
+    if len(request.vary) < 2:
+        raise InputError(
+            f"--vary takes at least two baselines, such as --vary black,white, and {request.vary[0]} is one: maps from them are held "
+            "against each other."
+        )
     return {name: presets.baselines([name])[0] for name in request.vary}
 
 

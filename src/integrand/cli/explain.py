@@ -336,8 +336,8 @@ def _totals(counts: Any) -> str:
 
 def _is_mistake(error: Exception) -> bool:
     """Whether an error is of what was asked for, whatever the picture."""
-    asked = isinstance(error, InputError | UnknownName | MissingExtra)
-    return asked and not isinstance(error, NonFiniteInput)
+    by_the_user = isinstance(error, InputError | UnknownName | MissingExtra)
+    return by_the_user and not isinstance(error, NonFiniteInput)
 
 
 def _words(error: Exception) -> str:
@@ -478,7 +478,9 @@ class PictureWork:
                 self._write_pictures(self.x)
             self.record = replace(
                 self.record,
-                maps=tuple(_map_record(name, made) for name, made in self.maps.items()),
+                maps=tuple(
+                    _map_record(name, attribution) for name, attribution in self.maps.items()
+                ),
                 failed=self.failed,
                 left_out=self.left_out,
                 files=self.files.written,
@@ -575,40 +577,40 @@ def _prediction(record: PictureRecord) -> Text:
 def _table(maps: Sequence[MapRecord]) -> Table:
     numbers = ("residual", "gap", "error", "gradients", "seconds")
     table = console.table("method", *numbers, right=numbers)
-    for made in maps:
+    for map_record in maps:
         table.add_row(
-            made.method,
-            f"{made.residual:+.3f}" if made.claimed else "–",
-            _gap(made),
-            _error(made),
-            str(made.gradients),
-            f"{made.seconds:.1f}",
+            map_record.method,
+            f"{map_record.residual:+.3f}" if map_record.claimed else "–",
+            _gap(map_record),
+            _error(map_record),
+            str(map_record.gradients),
+            f"{map_record.seconds:.1f}",
         )
     return table
 
 
-def _gap(made: MapRecord) -> Text:
-    text = gap_text(made)
-    if not made.claimed:
+def _gap(map_record: MapRecord) -> Text:
+    text = gap_text(map_record)
+    if not map_record.claimed:
         return Text(f"{text}  ", "dim")
-    return Text(f"{text} *", "bold yellow") if made.incomplete else Text(f"{text}  ")
+    return Text(f"{text} *", "bold yellow") if map_record.incomplete else Text(f"{text}  ")
 
 
-def _error(made: MapRecord) -> Text:
+def _error(map_record: MapRecord) -> Text:
     """The error that the method estimates of its map, where it does."""
-    text = percent(made.error)
-    return Text(f"{text} †", "bold yellow") if made.unsettled else Text(f"{text}  ")
+    text = percent(map_record.error)
+    return Text(f"{text} †", "bold yellow") if map_record.unsettled else Text(f"{text}  ")
 
 
 def _footnote(maps: Sequence[MapRecord]) -> None:
-    missing = [made for made in maps if made.incomplete]
+    missing = [map_record for map_record in maps if map_record.incomplete]
     if missing:
         words = (
             "* These maps miss more than a tenth of the change they should add up to. "
             + _remedy(missing)
         )
         console.out().print(Text(words, "yellow"))
-    if any(made.unsettled for made in maps):
+    if any(map_record.unsettled for map_record in maps):
         words = "† These maps stopped before their estimated error was within the tolerance; a larger --tol is met sooner."
         console.out().print(Text(words, "yellow"))
     console.out().print()

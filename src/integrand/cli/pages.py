@@ -179,15 +179,15 @@ class OutputFolder:
         record = self._earlier.get(stem) if self.resume else None
         if record is None or not record.done or record.failed or record.digest != digest:
             return None
-        maps = [made.method for made in record.maps]
+        maps = [map_record.method for map_record in record.maps]
         endings = (".png", ".safetensors") if save else (".png",)
         expected = {f"{stem}.html"} | {f"{stem}-{name}{end}" for name in maps for end in endings}
-        whole = (
+        complete = (
             set(methods) <= {*maps, *record.left_out}
             and expected <= record.files.keys()
             and all(_size(self.folder / name) == size for name, size in record.files.items())
         )
-        return record if whole else None
+        return record if complete else None
 
     def _changed(self) -> list[str]:
         """The settings in which results that are there differ from those of this run; nothing where
@@ -372,7 +372,7 @@ def _entry(record: PictureRecord) -> PictureEntry:
         record.label,
         percent(record.probability),
         f"{first[0]}, {percent(first[1])}" if first and elsewhere else "",
-        tuple(_map_entry(record, made) for made in record.maps),
+        tuple(_map_entry(record, map_record) for map_record in record.maps),
         tuple(problems),
         tuple(flag for flag, raised in _flags(record).items() if raised),
         _keys(record),
@@ -382,28 +382,30 @@ def _entry(record: PictureRecord) -> PictureEntry:
 def _flags(record: PictureRecord) -> dict[str, bool]:
     return {
         "failed": bool(record.failed),
-        "incomplete": any(made.incomplete for made in record.maps),
-        "not converged": any(made.unsettled for made in record.maps),
+        "incomplete": any(map_record.incomplete for map_record in record.maps),
+        "not converged": any(map_record.unsettled for map_record in record.maps),
     }
 
 
-def _map_entry(record: PictureRecord, made: MapRecord) -> MapEntry:
+def _map_entry(record: PictureRecord, map_record: MapRecord) -> MapEntry:
     return MapEntry(
-        made.method,
-        made.title,
-        _thumbnail(record, f"{record.stem}-{made.method}"),
-        gap_text(made),
-        percent(made.error),
-        f"{made.gradients:,}",
-        made.incomplete,
-        made.unsettled,
+        map_record.method,
+        map_record.title,
+        _thumbnail(record, f"{record.stem}-{map_record.method}"),
+        gap_text(map_record),
+        percent(map_record.error),
+        f"{map_record.gradients:,}",
+        map_record.incomplete,
+        map_record.unsettled,
     )
 
 
-def gap_text(made: MapRecord) -> str:
+def gap_text(map_record: MapRecord) -> str:
     """The gap of a map, where its method says that there should be none, or where there is none to
     speak of all the same."""
-    return percent(made.gap) if made.claimed or made.gap <= NO_GAP else NOT_CLAIMED
+    return (
+        percent(map_record.gap) if map_record.claimed or map_record.gap <= NO_GAP else NOT_CLAIMED
+    )
 
 
 def _thumbnail(record: PictureRecord, stem: str) -> str:
@@ -413,17 +415,19 @@ def _thumbnail(record: PictureRecord, stem: str) -> str:
 
 def _keys(record: PictureRecord) -> dict[str, float]:
     """Numbers of a picture by which it is sorted; of several maps the worst, or the sum."""
-    gaps = [made.gap for made in record.maps if made.claimed]
-    errors = [made.error for made in record.maps]
+    gaps = [map_record.gap for map_record in record.maps if map_record.claimed]
+    errors = [map_record.error for map_record in record.maps]
     return {
         "probability": record.probability,
         "gap": _largest(gaps),
         "error": _largest(errors),
-        "change": _largest([made.change for made in record.maps]),
-        "gradients": float(sum(made.gradients for made in record.maps))
+        "change": _largest([map_record.change for map_record in record.maps]),
+        "gradients": float(sum(map_record.gradients for map_record in record.maps))
         if record.maps
         else math.nan,
-        "seconds": sum(made.seconds for made in record.maps) if record.maps else math.nan,
+        "seconds": sum(map_record.seconds for map_record in record.maps)
+        if record.maps
+        else math.nan,
     }
 
 

@@ -67,8 +67,8 @@ def rows(records: Iterable[PictureRecord]) -> list[dict[str, Any]]:
 
 def _rows(record: PictureRecord) -> Iterable[dict[str, Any]]:
     common = dict.fromkeys(COLUMNS) | _of_picture(record)
-    for made in record.maps:
-        yield common | {"status": "ok", "method": made.method} | _of_map(record, made)
+    for map_record in record.maps:
+        yield common | {"status": "ok", "method": map_record.method} | _of_map(record, map_record)
     for status, reasons in (("failed", record.failed), ("left out", record.left_out)):
         for method, reason in reasons.items():
             yield common | {"status": status, "method": method or None, "reason": reason}
@@ -93,15 +93,15 @@ def _of_picture(record: PictureRecord) -> dict[str, Any]:
     }
 
 
-def _of_map(record: PictureRecord, made: MapRecord) -> dict[str, Any]:
-    content = asdict(made)
+def _of_map(record: PictureRecord, map_record: MapRecord) -> dict[str, Any]:
+    content = asdict(map_record)
     files = {
-        "map": f"{record.stem}-{made.method}.png",
-        "attribution": f"{record.stem}-{made.method}.safetensors",
+        "map": f"{record.stem}-{map_record.method}.png",
+        "attribution": f"{record.stem}-{map_record.method}.safetensors",
     }
     return {
         **{name: content[name] for name in (*_OF_MAP, *_OF_WORK)},
-        "claims_completeness": made.claimed,
+        "claims_completeness": map_record.claimed,
         **{column: name if name in record.files else None for column, name in files.items()},
     }
 
@@ -148,12 +148,12 @@ def _cell(value: Any) -> Any:
 def counts(records: Iterable[PictureRecord]) -> Mapping[str, int]:
     """How many pictures and maps there are, and how many of each kind of fault."""
     listed = list(records)
-    maps = [made for record in listed for made in record.maps]
+    maps = [map_record for record in listed for map_record in record.maps]
     return {
         "pictures": len(listed),
         "maps": len(maps),
-        "incomplete": sum(made.incomplete for made in maps),
-        "not converged": sum(made.unsettled for made in maps),
+        "incomplete": sum(map_record.incomplete for map_record in maps),
+        "not converged": sum(map_record.unsettled for map_record in maps),
         "failed": sum(bool(record.failed) for record in listed),
-        "gradients": sum(made.gradients for made in maps),
+        "gradients": sum(map_record.gradients for map_record in maps),
     }

@@ -18,7 +18,7 @@ from ..core.optional import check_installed
 from ..errors import InputError
 from ..methods import about
 from ..rules import GaussLegendre
-from ..text import Continuation, TextAttribution, explain
+from ..text import Continuation, CostEstimate, TextAttribution, explain
 from . import console
 from .pages import claimed
 
@@ -67,6 +67,7 @@ def run(request: TextOptions) -> int:
                 per_token=request.per_token,
                 tol=request.tol,
                 seed=request.seed,
+                preflight=_tell_of_long_work,
                 **_nodes(name, request.nodes),
             )
             _tell(result)
@@ -113,6 +114,19 @@ def _nodes(method: str, nodes: int | None) -> dict[str, Any]:
     if "rule" not in about(method).options:
         raise InputError(f"--nodes does not go with {method}, which counts otherwise.")
     return {"rule": GaussLegendre(nodes)}
+
+
+_LONG = 10.0  # seconds from which on it is worth saying what it will take
+_USUAL = 50  # gradients that a tolerance takes
+
+
+def _tell_of_long_work(estimate: CostEstimate) -> None:
+    """A line on stderr, before work that takes long."""
+    seconds = estimate.seconds
+    if seconds is None:
+        seconds = _USUAL * estimate.texts * estimate.gradient_seconds
+    if seconds >= _LONG:
+        console.note(str(estimate))
 
 
 def _tell(result: TextAttribution) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..baselines import Baseline, ReferencesLike, StartLike
+from ..core.frames import is_frame
 from ..core.normalisation import Normalisation
 from ..core.options import whole
 from ..core.random import reseeded
@@ -24,6 +25,7 @@ from ..fields import Field
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..methods.registry import about
 from ..metrics import Metric, Subject
+from ..metrics.base import by_column
 from ..model.doors import known_options
 from ..model.layout import InputsLike
 from ..targets import TargetLike
@@ -116,7 +118,8 @@ def compare(
         batch_size: as in ``explain``.
         optimize: as in ``explain``.
         **model_options: options of the kind of model, as in ``explain``: ``attribute_after`` of
-            pipelines, whose methods are compared on the columns that come out of that step.
+            pipelines, whose methods are compared on the numbers that come out of that step. Metrics
+            whose features are "auto" take those that come from one column of the frame together.
 
     Returns:
         A ``Comparison``: the raw scores (M, Q, E) with their intervals, tests and verdicts.
@@ -150,6 +153,7 @@ def compare(
         optimize=optimize,
         **model_options,
     )
+    metrics_used = {name: by_column(metric, task.layout) for name, metric in metrics_used.items()}
     tried = _for_inputs(vary_baseline, inputs, task)
     explainers = _built(methods_by_name(methods), inputs, task, baseline, references, options or {})
     if seed is not None:
@@ -297,9 +301,13 @@ def _for_inputs(
     place = baseline_arranger(inputs, task.layout, task.x)
     if isinstance(baselines, Mapping):
         return baselines_by_name({name: place(b, False) for name, b in baselines.items()})
-    if isinstance(baselines, str) or not isinstance(baselines, Iterable):
+    single = isinstance(baselines, str | Tensor | np.ndarray) or is_frame(baselines)
+    if single or not isinstance(baselines, Iterable):
+        plain = isinstance(baselines, str | int | float)
+        shown = repr(baselines) if plain else f"one {type(baselines).__name__}"
         raise InputError(
-            f"vary_baseline= is a list or dict of baselines to try, not {baselines!r}."
+            f"vary_baseline= takes at least two baselines to start from, in a list such as ['zero', 'blurred'] or a dict of them by names of "
+            f"your own, not {shown} alone."
         )
     return baselines_by_name([place(baseline, False) for baseline in baselines])
 

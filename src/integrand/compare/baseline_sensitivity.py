@@ -94,9 +94,14 @@ def baselines_by_name(baselines: StartsLike) -> dict[str, Baseline]:
             for option, part in parts
         }
         if len(named) < len(parts):
-            raise InputError("Two baselines have the same name: give a dict of them.")
+            raise InputError(
+                "Two baselines of vary_baseline= have the same name: give a dict of them, by names of your own."
+            )
     if len(named) < 2:
-        raise InputError("baselines= takes at least two: maps are held against each other.")
+        raise InputError(
+            f"vary_baseline= takes at least two baselines, such as ['zero', 'blurred'], and {len(named)} is given: maps from them are held "
+            "against each other."
+        )
     return named
 
 

@@ -188,16 +188,40 @@ class Comparison:
 
     def plot_curves(self, metric: str | None = None, **options: Any) -> Any:
         """Mean curves with their spread, of every metric that measures one; see
-        ``report.comparison``. Needs integrand[plot]."""
+        ``report.comparison``. Needs integrand[plot].
+
+        Args:
+            metric: which metric; all of them that can be drawn so unless given.
+            **options: of the picture: see ``integrand.report.comparison``.
+
+        Returns:
+            A matplotlib figure.
+        """
         return room("report.comparison").plot_curves(self, metric, **options)
 
     def plot_boxes(self, metric: str | None = None, **options: Any) -> Any:
-        """The distribution over examples of every method. Needs integrand[plot]."""
+        """The distribution over examples of every method. Needs integrand[plot].
+
+        Args:
+            metric: which metric; the first unless given.
+            **options: of the picture: see ``integrand.report.comparison``.
+
+        Returns:
+            A matplotlib figure.
+        """
         return room("report.comparison").plot_boxes(self, metric, **options)
 
     def plot_pareto(self, metric: str | None = None, **options: Any) -> Any:
         """Quality against cost, with the methods that nothing beats in both. Needs
-        integrand[plot]."""
+        integrand[plot].
+
+        Args:
+            metric: which metric; the first unless given.
+            **options: of the picture: see ``integrand.report.comparison``.
+
+        Returns:
+            A matplotlib figure.
+        """
         return room("report.comparison").plot_pareto(self, metric, **options)
 
     # --- disk -----------------------------------------------------------------------------------------------------

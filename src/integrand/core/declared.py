@@ -144,6 +144,18 @@ class Stranger:
         return None
 
 
+_FACTORIES: dict[int, Callable[..., Any]] = {}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def factory(build: F) -> F:
+    """Declare a function that makes a part, and is none itself: where it is given in place of what
+    it makes, ``check_callable`` says so."""
+    _FACTORIES[id(build)] = build
+    return build
+
+
 def check_callable(value: object, kind: str, call: str, example: str) -> None:
     """Check that a user's part can be called.
 
@@ -153,8 +165,14 @@ def check_callable(value: object, kind: str, call: str, example: str) -> None:
         example: one that there is.
 
     Raises:
-        InputError: for what cannot be called, and for a class in place of its instance.
+        InputError: for what cannot be called, and for a class or a factory in place of what it
+            makes.
     """
+    if id(value) in _FACTORIES:
+        name = _FACTORIES[id(value)].__name__
+        raise InputError(
+            f"{kind[0].upper()}{kind[1:]} is a value, and {name} is the function that makes one: write {name}(…)."
+        )
     if isinstance(value, type):
         raise InputError(
             f"{kind[0].upper()}{kind[1:]} is a value, and {value.__name__} is a class: write {value.__name__}(…)."

@@ -146,6 +146,9 @@ def plain_cell(text: str) -> str:
     """A text as a cell of a CSV file: what a spreadsheet would take for a formula is marked as
     text.
 
+    Names of files are read back from there, so nothing else is changed; texts of strangers that are
+    only shown go through ``cells.cell``, which also takes control characters out.
+
     >>> plain_cell("=1+1"), plain_cell("cat.jpg")
     ("'=1+1", 'cat.jpg')
     """

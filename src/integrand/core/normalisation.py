@@ -24,6 +24,13 @@ class Normalisation:
     >>> n = ig.Normalisation.imagenet()
     >>> n.decode(n.encode(torch.full((3, 2, 2), 0.5))).unique().tolist()
     [0.5]
+
+    Args:
+        mean: one for each channel, or one for all.
+        std: likewise; above 0.
+
+    Raises:
+        InputError: for numbers that are none, and for other counts than one or the same.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -73,3 +80,16 @@ class Normalisation:
         """The smallest and largest number an image may hold, per channel (C|1, 1, 1)."""
         zero = torch.zeros(len(self.mean), 1, 1, dtype=like.dtype, device=like.device)
         return self.encode(zero), self.encode(zero + 1)
+
+
+def checked_normalisation(value: object) -> Normalisation | None:
+    """What ``normalisation=`` takes, a ``Normalisation`` or None.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if value is None or isinstance(value, Normalisation):
+        return value
+    raise InputError(
+        f"normalisation= is an ig.Normalisation, such as ig.Normalisation.imagenet() or ig.Normalisation(mean=(0.5,), std=(0.5,)), not {repr(value)[:60]}."
+    )

@@ -20,8 +20,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A field's value (L…) and gradient (L…, \\*s) at the same points; ``passes`` is how often the
-    model was asked for them."""
+    """A field's value and gradient at the same points.
+
+    Attributes:
+        value: (L…) F at the points.
+        gradient: (L…, \\*s) ∇F there; empty where it was not asked for.
+        passes: how often the model was asked for them.
+    """
 
     value: Tensor
     gradient: Tensor
@@ -35,8 +40,13 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """A field's value (N,) and gradient (N, \\*s) at rows, and its Hessian times each of K
-    directions there: ``products`` (K, N, \\*s)."""
+    """A field's value and gradient at rows, and its Hessian times each of K directions there.
+
+    Attributes:
+        value: (N,) F at the rows.
+        gradient: (N, \\*s) ∇F there.
+        products: (K, N, \\*s) the Hessian times each of K directions there.
+    """
 
     value: Tensor
     gradient: Tensor
@@ -47,14 +57,18 @@ class Curvature:
 class Segment:
     """K straight pieces of R paths for B examples, stacked.
 
-    start, end : (K, R, B, \\*s), the two ends, from the baseline's side towards the input's
-    clock      : (begins (K,), ends (K,)), the part of the path each piece covers, 0 at the baseline
-               and 1 at the input
-    at_start, at_end : evaluations (K, R, B) that the path has already paid for
-    notes      : named numbers worth keeping, measured at the K+1 corners (K+1, R, B)
-    weights    : (R, B) how the references are weighed in the end, where that is known already
-    lanes      : (first, of) when these R references are a block out of more; randomised rules
-               stratify over all of them
+    Attributes:
+        start: (K, R, B, \\*s), the ends on the baseline's side.
+        end: (K, R, B, \\*s), the ends on the input's side.
+        clock: (begins (K,), ends (K,)), the part of the path each piece covers, 0 at the baseline
+            and 1 at the input.
+        at_start: an ``Evaluation`` (K, R, B) at the starts that the path has already paid for, or
+            None.
+        at_end: likewise at the ends.
+        notes: named numbers worth keeping, measured at the K+1 corners (K+1, R, B).
+        weights: (R, B) how the references are weighed in the end, where that is known already.
+        lanes: (first, of) when these R references are a block out of more; randomised rules
+            stratify over all of them.
     """
 
     start: Tensor
@@ -86,8 +100,21 @@ class Segment:
 
 
 def polyline(corners: Tensor, clock: Tensor | None = None) -> Segment:
-    """The K segments between K+1 corners (K+1, R, B, \\*s); ``clock`` (K+1,) is even unless
-    given."""
+    """The K segments between K + 1 corners.
+
+    Args:
+        corners: (K+1, R, B, \\*s), the points of a way, in order.
+        clock: (K+1,) when each is reached, from 0 to 1; even unless given.
+
+    Returns:
+        The K pieces, stacked.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> pieces = ig.segments.polyline(torch.tensor([0.0, 1.0, 4.0])[:, None, None, None])
+        >>> pieces.step.flatten().tolist(), pieces.clock[1].tolist()
+        ([1.0, 3.0], [0.5, 1.0])
+    """
     if clock is None:
         clock = torch.linspace(0, 1, len(corners), dtype=corners.dtype, device=corners.device)
     return Segment(corners[:-1], corners[1:], (clock[:-1], clock[1:]))

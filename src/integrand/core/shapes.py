@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BaselineError, IntegerInput
+from ..errors import BaselineError, InputError, IntegerInput
 
 EXACT = 2**53
 """Whole numbers up to this size are exact in float64, whatever number they are."""
@@ -96,6 +97,20 @@ def norm(maps: Tensor, leading: int = 1) -> Tensor:
     return norms
 
 
+def unravelled(places: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """``torch.unravel_index``, which would import sympy (half a second or more) to check its types.
+
+    Example:
+        >>> [axis.tolist() for axis in unravelled(torch.tensor([0, 5]), (2, 3))]
+        [[0, 1], [0, 2]]
+    """
+    axes = []
+    for length in reversed(shape):
+        axes.append(places % length)
+        places = places // length
+    return tuple(reversed(axes))
+
+
 def first_alike(numbers: Tensor) -> Tensor:
     """For each of ``numbers`` (N,) or rows of numbers (N, C) the place of the first that is the
     same (N,)."""
@@ -125,9 +140,37 @@ def checked_references(references: object, x: Tensor, who: str, *, missing: bool
     return plain(references).to(x.dtype)
 
 
+def tensor_of(numbers: object, refusal: str) -> Tensor:
+    """Numbers as a tensor: those of arrays, of lists and of a frame's columns are copied.
+
+    Raises:
+        InputError: with the ``refusal`` as its message, for what are no numbers.
+    """
+    if isinstance(numbers, Tensor):
+        return numbers
+    try:
+        return torch.as_tensor(np.array(numbers))
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(refusal) from None
+
+
 def plain(t: Tensor) -> Tensor:
-    """``t`` apart from any graph, and fit for autograd also if it was made in inference mode."""
+    """``t`` apart from any graph and from classes of its user's own, and fit for autograd also if
+    it was made in inference mode."""
+    t = as_tensor(t)
     return t.clone() if t.is_inference() else t.detach()
+
+
+def as_tensor(t: Tensor) -> Tensor:
+    """The numbers of a tensor of a class of its own (``torchvision.tv_tensors``, a parameter) as a
+    tensor like others: gradients lead to no other.
+
+    Classes that do what operations do themselves (``__torch_dispatch__``), such as tensors that lie
+    on several machines, stay what they are.
+    """
+    if type(t) is Tensor or type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return t
+    return t.as_subclass(Tensor)
 
 
 def copied(t: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ..compare import controls
 from ..methods import known as methods
 from ..methods.hints import RENAMED
 from ..metrics import known as metrics
+from ..text import targets as text_targets
 from .reader import spelled
 
 _ROLES: dict[str, ModuleType] = {
@@ -80,3 +81,8 @@ def metric(text: str, words: Mapping[str, Any]) -> Any:
 def target(text: str) -> Any:
     """Read a target expression: ``Probability(3)``."""
     return _spelled(text, parts_in(targets), {})
+
+
+def text_target(text: str) -> Any:
+    """Read a target of texts: ``NextToken(' Paris', against=' Rome')``."""
+    return _spelled(text, {**parts_in(targets), **parts_in(text_targets)}, {})

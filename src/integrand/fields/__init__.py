@@ -1,9 +1,13 @@
 """Fields: the scalar that is explained, and everything that touches a model."""
 
 from ..backprop.modified import BackwardRule as BackwardRule
+from ..backprop.modified import BackwardRules as BackwardRules
+from ..backprop.modified import FrozenAttention as FrozenAttention
+from ..backprop.modified import FrozenNorm as FrozenNorm
 from ..backprop.modified import GuidedReLU as GuidedReLU
 from ..backprop.modified import Pattern as Pattern
 from ..backprop.modified import Patterns as Patterns
+from ..backprop.modified import SoftmaxTemperature as SoftmaxTemperature
 from ..core.renamed import renamed as _renamed
 from ..model.batching import BatchSizer as BatchSizer
 from ..model.network import Site as Site

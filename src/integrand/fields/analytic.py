@@ -28,6 +28,10 @@ class Linear(_Alike):
     >>> field = ig.fields.Linear(torch.tensor([1.0, -2.0]))
     >>> ig.methods.integrated(rule=ig.rules.Exact())(field, torch.tensor([[3.0, 4.0]])).values.tolist()
     [[3.0, -8.0]]
+
+    Args:
+        weight: (\\*s) w.
+        constant: c.
     """
 
     def __init__(self, weight: Tensor, constant: float = 0.0) -> None:
@@ -56,7 +60,19 @@ class Linear(_Alike):
 
 class Monomial(_Alike):
     """F(z) = Π (z_i − b_i)^m_i. Straight from b, feature i gets F(x) m_i / Σ m (the monomial
-    rule)."""
+    rule).
+
+    Args:
+        powers: (\\*s) m, whole numbers or others.
+        base: b, a number or like the powers.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Monomial(torch.tensor([1.0, 2.0]))
+        >>> method = ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
+        >>> method(field, torch.tensor([[3.0, 1.0]])).values.round(decimals=2).tolist()
+        [[1.0, 2.0]]
+    """
 
     def __init__(self, powers: Tensor, base: Tensor | float = 0.0) -> None:
         self.powers = powers

@@ -179,8 +179,14 @@ class Field(ABC):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         """F and ∇F for rows ``z`` (N, \\*s) of the examples ``index`` (N,), in one call.
 
-        Returns ``Evaluation(value (N,), gradient (N, \\*s))``, detached; with ``gradient=False`` an
-        empty gradient.
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+            gradient: whether ∇F is asked for.
+
+        Returns:
+            ``Evaluation(value (N,), gradient (N, \\*s))``, detached; an empty gradient where none
+            was asked for.
         """
 
     # --- models it is made of ---------------------------------------------------------------------------------------
@@ -194,7 +200,12 @@ class Field(ABC):
     @classmethod
     def adopted(cls, model: object, target: Any) -> Field:
         """The field of a model that the class ``adopts``, and a target; None for the only
-        output."""
+        output.
+
+        Args:
+            model: one that the class ``adopts``.
+            target: what is explained; None for the only output.
+        """
         raise ModelError(f"{cls.__name__} is not made of models.")
 
     # --- what structure may beat ----------------------------------------------------------------------------------
@@ -208,7 +219,16 @@ class Field(ABC):
     def line_covariance(self, start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
         """The covariance (B, n, n) of Σ_r w_r · share of the straight lines from ``start`` (R, B,
         \\*s) to ``end`` (B, \\*s), for fields that are random functions of a row alone;
-        ``weights`` (R, B)."""
+        ``weights`` (R, B).
+
+        Args:
+            start: (R, B, \\*s), where the lines begin.
+            end: (B, \\*s), where they end.
+            weights: (R, B), of the references.
+
+        Raises:
+            NoShare: for fields that are no random functions.
+        """
         raise NoShare(
             f"{type(self).__name__} is no random function, so that its attributions have no covariance: explain an ig.fields.GPField."
         )
@@ -254,11 +274,26 @@ class Field(ABC):
         """
         return index
 
+    def example_name(self, example: int) -> str:
+        """What messages call an example of this field, by its number among those that its user
+        gave: "example 3", and of a field that asks several questions of each which one it is."""
+        return f"example {example}"
+
     def evaluate_both(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
         """F and a second target for rows ``z`` (N, \\*s), both with gradients, in one call; one
-        forward pass where possible."""
+        forward pass where possible.
+
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+            other: the second target.
+            other_index: (N,) what the second target looks each row up by.
+
+        Returns:
+            Both evaluations, F's first.
+        """
         return self.evaluate(z, index), _function(z, other, other_index)
 
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
@@ -267,13 +302,33 @@ class Field(ABC):
 
         Where a row is before itself, its own gradient. The mean is that of the two ends unless a
         field knows better.
+
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+            before: (N,) the row that each row's chord comes from; itself where a run begins.
+
+        Returns:
+            Values, and mean gradients in the gradients' place.
         """
         evaluation = self.evaluate(z, index)
         return Evaluation(evaluation.value, (evaluation.gradient + evaluation.gradient[before]) / 2)
 
     def curvature(self, z: Tensor, index: Tensor, directions: Tensor) -> Curvature:
         """F, ∇F and the products of its Hessian with ``directions`` (K, N, \\*s) at rows ``z`` (N,
-        \\*s), in one call."""
+        \\*s), in one call.
+
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+            directions: (K, N, \\*s).
+
+        Returns:
+            ``Curvature(value (N,), gradient (N, \\*s), products (K, N, \\*s))``, detached.
+
+        Raises:
+            NoHessian: for fields without second derivatives.
+        """
         raise NoHessian(
             f"{type(self).__name__} has no second derivatives: explain a torch model, or an ig.fields.Function."
         )
@@ -285,7 +340,18 @@ class Field(ABC):
 
     def attached(self, z: Tensor, index: Tensor) -> Evaluation:
         """``evaluate``, its gradient with the graph that leads to the parameters: what can be
-        trained on, in one call. Called while the field is ``trainable``."""
+        trained on, in one call. Called while the field is ``trainable``.
+
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+
+        Returns:
+            As of ``evaluate``, not detached.
+
+        Raises:
+            ModelError: for fields without parameters.
+        """
         raise ModelError(
             f"{type(self).__name__} has no parameters that could be trained on its attributions: give a torch model."
         )
@@ -294,7 +360,14 @@ class Field(ABC):
         """What is seen at ``site`` for rows ``z`` (N, \\*s), in one call: (N, F) there, or the
         model's outputs (N, C).
 
-        ``index`` is None for rows that belong to no example, such as a pool of references.
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to; None for rows that belong to no example,
+                such as a pool of references.
+            site: where; the model's outputs for None.
+
+        Raises:
+            TargetError: for fields without outputs.
         """
         if site is None or not callable(site):
             raise TargetError(
@@ -317,7 +390,15 @@ class Field(ABC):
 
     def behind(self, site: SiteLike | Sequence[SiteLike], side: str = "output") -> Any:
         """The same scalar as a field over what comes out of a layer, or goes into it (``side``);
-        see ``LayerField``."""
+        see ``LayerField``.
+
+        Args:
+            site: a layer's name, the module, or an ``ig.fields.Site``; a list of them.
+            side: the layer's "output", or its "input".
+
+        Raises:
+            ModelError: for fields without layers.
+        """
         raise ModelError(
             f"{type(self).__name__} has no layers: explain one of a model, with ig.TorchField(model, target)."
         )
@@ -381,7 +462,15 @@ class Field(ABC):
 
     def read(self, outputs: Tensor, index: Tensor) -> Tensor:
         """F (N,) from the model's outputs (N, C) for rows of the examples ``index``, without
-        running the model."""
+        running the model.
+
+        Args:
+            outputs: (N, C), what the model said.
+            index: (N,) which example each row belongs to.
+
+        Raises:
+            TargetError: for fields that cannot be read off outputs.
+        """
         raise TargetError(f"{type(self).__name__} has no class outputs to read F from.")
 
     @property
@@ -427,7 +516,13 @@ class Field(ABC):
         """Evaluate rows that are made when needed: ``use(part, evaluation of rows(part))`` until
         all ``index`` (N,) are done.
 
-        ``like`` (\\*s) shows the shape of a row; ``whole`` rows are better not torn apart.
+        Args:
+            index: (N,) which example each row belongs to.
+            rows: makes the rows of a slice.
+            use: is given each slice and its evaluation.
+            like: (\\*s) shows the shape of a row.
+            gradient: whether ∇F is asked for.
+            whole: so many rows are better not torn apart.
         """
 
         def call(part: slice) -> None:
@@ -438,7 +533,14 @@ class Field(ABC):
     def together(
         self, z: Tensor, index: Tensor, other: Target, other_index: Tensor
     ) -> tuple[Evaluation, Evaluation]:
-        """``evaluate_both`` for any number of rows."""
+        """``evaluate_both`` for any number of rows.
+
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+            other: the second target.
+            other_index: (N,) what the second target looks each row up by.
+        """
         pairs: list[tuple[Evaluation, Evaluation]] = []
 
         def call(part: slice) -> None:
@@ -450,13 +552,28 @@ class Field(ABC):
 
     def outputs(self, z: Tensor, *, pool: bool = False) -> Tensor:
         """What the model says of a batch ``z`` (B, \\*s), or of a pool of inputs that are no
-        examples, before any target."""
+        examples, before any target.
+
+        Args:
+            z: (B, \\*s).
+            pool: whether they are inputs that are no examples.
+
+        Returns:
+            (B, C).
+        """
         return self.looked(z, None if pool else torch.arange(len(z), device=z.device), None)
 
     def distance(
         self, goal: Tensor, index: Tensor, representation: Representation | None = None
     ) -> Distance:
-        """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,)."""
+        """The target ‖φ(z) − φ(goal)‖² for goals (M, \\*s) of the examples ``index`` (M,).
+
+        Args:
+            goal: (M, \\*s), inputs whose representation is the goal.
+            index: (M,) the examples they are for.
+            representation: φ: a layer, a function of the input, or the input of the last linear
+                layer.
+        """
         with self.ready():
             site = self.site(representation, goal[:1], index[:1])
             return Distance(self.looked(goal, index, site), site)
@@ -576,7 +693,19 @@ class Field(ABC):
         self.packer.run(many, points, like, kind, int(point[group - 1]) + 1, fitting)
 
     def rows(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
-        """``evaluate`` for any number of rows."""
+        """``evaluate`` for any number of rows.
+
+        Args:
+            z: (N, \\*s), in the type of the inputs.
+            index: (N,) which example each row belongs to.
+            gradient: whether ∇F is asked for.
+
+        Returns:
+            ``Evaluation(value (N,), gradient (N, \\*s))``.
+
+        Cost:
+            N rows, in as many calls as memory takes.
+        """
         value = z.new_empty(len(z))
         slope = torch.empty_like(z) if gradient else z.new_empty(0)
 
@@ -591,12 +720,36 @@ class Field(ABC):
 
     def value(self, z: Tensor, leading: int = 1) -> Tensor:
         """F for a batch (B, \\*s) → (B,), or for stacks of batches with ``leading`` axes: (…, B,
-        \\*s) → (…, B)."""
+        \\*s) → (…, B).
+
+        Args:
+            z: (B, \\*s), or with more axes in front.
+            leading: how many axes are in front of an example's; the last of them is that of
+                examples.
+
+        Returns:
+            (B,), or (…, B).
+
+        Cost:
+            A row for each point.
+        """
         return self._points(z, leading, gradient=False).value
 
     def gradient(self, z: Tensor, leading: int = 1) -> Tensor:
         """∇F for a batch, or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B,
-        \\*s)."""
+        \\*s).
+
+        Args:
+            z: (B, \\*s), or with more axes in front.
+            leading: how many axes are in front of an example's; the last of them is that of
+                examples.
+
+        Returns:
+            (B, \\*s), or (…, B, \\*s).
+
+        Cost:
+            A row with a gradient for each point.
+        """
         return self._points(z, leading, gradient=True).gradient
 
     def _points(self, z: Tensor, leading: int, *, gradient: bool) -> Evaluation:

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.optional import room
 from ..core.segment import Evaluation, Segment
-from ..core.shapes import describe
+from ..core.shapes import describe, tensor_of
 from ..errors import InputError, NoShare, ShapeError
 from ..model.autograd import gradients
 from ..model.layout import Array
@@ -250,8 +249,9 @@ class GPField(_Alike):
         Args:
             model: it is left as it was.
             likelihood: that of an exact model with its noise; the model's own unless given.
-            output_mean, output_scale: what outputs were standardised by before training, (y −
-                output_mean) / output_scale; results are in units of y.
+            output_mean: what outputs were standardised by before training, (y − output_mean) /
+                output_scale; results are in units of y.
+            output_scale: likewise.
 
         Raises:
             InputError: for batches of processes, several tasks, and kernels or means that are not
@@ -449,12 +449,8 @@ def cholesky(gram: Tensor, what: str) -> Tensor:
 
 
 def _numbers(values: object, name: str) -> Tensor:
-    try:
-        return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{name} of a process is made of numbers, in a tensor, an array or a frame of them, not {values!r:.60}."
-        ) from None
+    refusal = f"{name} of a process is made of numbers, in a tensor, an array or a frame of them, not {values!r:.60}."
+    return tensor_of(values, refusal)
 
 
 def _checked(X: Array, y: Array) -> tuple[Tensor, Tensor]:

@@ -198,8 +198,21 @@ class LayerField(TorchField):
     what must be kept); ``hold`` says whose values the examples are; then it is a field like any
     other, whose evaluations cost only the layers behind.
 
+    Args:
+        field: the whole model's, with its target.
+        sites: where it is cut, ``ig.fields.Site`` values.
+
     Raises:
         ModelError: where a layer is no place to explain at.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> behind, x = ig.TorchField(model, 0).behind("1"), torch.randn(5, 4)
+        >>> behind.lift(x, torch.arange(5)).points.shape
+        torch.Size([5, 8])
     """
 
     network: Behind
@@ -266,6 +279,9 @@ class LayerField(TorchField):
             activations = LayerActivations.joined(parts)
             return self._verified(z, index, activations, targets) if fresh else activations
 
+    def example_name(self, example: int) -> str:
+        return super().example_name(int(self.network.examples(torch.tensor([example]))))
+
     def hold(self, *lifted: LayerActivations) -> None:
         """From now on, these rows are the examples 0, 1, 2 …"""
         self.network.held = LayerActivations.joined(lifted)
@@ -285,10 +301,8 @@ class LayerField(TorchField):
     def again_several(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Answer:
         examples = self.network.examples(index)
         with self.ready(), gradients(False):
-            outputs, _ = self.network.run(z.clone(), index)
-            values = torch.stack(
-                [self._scalar(target, outputs, examples, len(z)).detach() for target in targets], 1
-            )
+            outputs, seen = self.network.run(z.clone(), index, _sites(targets))
+            values = self._values(outputs, seen, examples, targets)
         return Answer(values.to(z.dtype), outputs)
 
     def evaluate_several(
@@ -322,7 +336,7 @@ class LayerField(TorchField):
         behind, rows = self.network, len(z)
         if rows == 1:
             z, index = z.repeat(2, *(1,) * (z.ndim - 1)), index.repeat(2)
-        two = self._taped(z, index)
+        two = self._taped(z, index, targets)
         probe = DependencyProbe()
         with gradients(True):
             single = Recording(behind.sites, probe).run(behind.whole, probe.copy(z[:1]), index[:1])
@@ -336,7 +350,7 @@ class LayerField(TorchField):
         # were found with.
         self.packer.least = max(plan.size, plan.heaviest // 4)
         if any(leaf.written for _, _, leaf in plan.kept()):  # by now it is not what it was
-            two = self._taped(z, index)
+            two = self._taped(z, index, targets)
         return self._lifted(two, z, index, targets)[:rows]
 
     def _verified(
@@ -371,9 +385,11 @@ class LayerField(TorchField):
         values, rounding = torch.empty_like(sample.value), [0.0]
 
         def call(part: slice) -> None:
-            outputs, _ = self.network.run(sample.points[part].clone(), rows[part])
+            outputs, seen = self.network.run(
+                sample.points[part].clone(), rows[part], _sites(targets or [self.target])
+            )
             rounding.extend(map(_rounding, tensors_of(outputs)[0]))
-            values[part] = self._values(outputs, sample.example[part], targets)
+            values[part] = self._values(outputs, seen, sample.example[part], targets)
             self.tally.values += len(rows[part])
             self.tally.calls += 1
 
@@ -383,11 +399,15 @@ class LayerField(TorchField):
         return not bool(((values - sample.value).abs() > _SAME * scale + max(rounding)).any())
 
     def _lift(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> LayerActivations:
-        return self._lifted(self._taped(z, index), z, index, targets)
+        return self._lifted(self._taped(z, index, targets), z, index, targets)
 
-    def _taped(self, z: Tensor, index: Tensor) -> Recording:
+    def _taped(self, z: Tensor, index: Tensor, targets: Sequence[Target]) -> Recording:
         plan = self.network.plan
-        tape = Recording(self.network.sites, wanted=plan.wanted if plan else None)
+        tape = Recording(
+            self.network.sites,
+            wanted=plan.wanted if plan else None,
+            watched=_sites(targets or [self.target]),
+        )
         tape.run(self.network.whole, z.clone(), index)
         self.tally.values += len(z)
         self.tally.calls += 1
@@ -397,16 +417,28 @@ class LayerField(TorchField):
         self, tape: Recording, z: Tensor, index: Tensor, targets: Sequence[Target]
     ) -> LayerActivations:
         plan = self.plan
-        value = self._values(tape.outputs, index, targets)
+        value = self._values(tape.outputs, tape.activations, index, targets)
         return LayerActivations(plan.points(tape), value, index, plan.taken(tape, z))
 
-    def _values(self, outputs: object, index: Tensor, targets: Sequence[Target]) -> Tensor:
+    def _values(
+        self, outputs: object, seen: Sequence[Tensor], index: Tensor, targets: Sequence[Target]
+    ) -> Tensor:
+        """F of each target (N, T), or of the field's own (N,); ``seen`` is what was at the sites that
+        targets read."""
+        activations = iter(seen)
         values = [
-            self._scalar(target, outputs, index, len(index)).detach()
+            self._scalar(
+                target, outputs if target.site is None else next(activations), index, len(index)
+            ).detach()
             for target in targets or [self.target]
         ]
         scalars = torch.stack(values, 1) if targets else values[0]
         return scalars.to(state_dtype(scalars.dtype))
+
+
+def _sites(targets: Sequence[Target]) -> list[Site]:
+    """Where in the model targets read what they explain, those that read its outputs aside."""
+    return [target.site for target in targets if target.site is not None]
 
 
 def _rounding(outputs: Tensor) -> float:

@@ -213,6 +213,11 @@ class MultiTarget(View):
         numbers = torch.stack([field.questions(base) for field in self.fields], 1)
         return numbers.gather(1, target_of_row[:, None])[:, 0] * len(self.targets) + target_of_row
 
+    def example_name(self, example: int) -> str:
+        base, number = divmod(example, len(self.targets))
+        name = self.inner.example_name(base)
+        return f"{name} of target {number} ({self.targets[number]!r})"
+
     def behind(self, site: SiteLike | Sequence[SiteLike], side: str = "output") -> Any:
         return SeveralBehind(self.inner.behind(site, side), self.targets)
 

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import CheckpointError
 from ..backprop.modified.base import BackwardRule, During
 from ..backprop.secant import SecantMode, eager
 from ..backprop.softplus import KinkWatch
-from ..core.normalisation import Normalisation
+from ..core.normalisation import Normalisation, checked_normalisation
 from ..core.segment import Curvature, Evaluation
 from ..core.shapes import describe, flattened, state_dtype, total
 from ..errors import (
@@ -130,7 +130,7 @@ class TorchField(Field):
         if softplus is not None:
             self.network = SmoothedNetwork(self.network, softplus)
         self._aim(target)
-        self.normalisation = normalisation
+        self.normalisation = checked_normalisation(normalisation)
         self.layout = layout
         self.packer = packer_for(
             model, batch_size, "double" if self.network.optimiser else "itself"
@@ -561,11 +561,12 @@ class TorchField(Field):
             _, scalars = self._outputs_and_scalars(copied, index, asks, during)
             if not gradient:
                 return [self._finite(z, index, s, z.new_empty(0), asks) for s in scalars]
+            totals = [scalar.sum() for scalar in scalars]
             last = len(scalars) - 1
             with during(), self.network.during():  # checkpoints run again what they ran
                 slopes = [
-                    self._slope(scalar, leaf, keep=number < last)
-                    for number, scalar in enumerate(scalars)
+                    self._slope(total, leaf, keep=number < last)
+                    for number, total in enumerate(totals)
                 ]
         return [self._finite(z, index, s, g, asks) for s, g in zip(scalars, slopes, strict=True)]
 
@@ -614,16 +615,16 @@ class TorchField(Field):
         return scalar
 
     @staticmethod
-    def _check_attached(scalar: Tensor) -> None:
-        if not scalar.requires_grad:
+    def _check_attached(total: Tensor) -> None:
+        if not total.requires_grad:
             raise DetachedModel(
                 "The model's output carries no gradient. Something detaches it: .detach(), .item(), .numpy(), a no_grad block, "
                 "rounding, an argmax, or, at a layer, a checkpoint around it with use_reentrant=True. Return a differentiable score."
             )
 
-    def _slope(self, scalar: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
-        self._check_attached(scalar)
-        (slope,) = slopes([scalar], [leaf], keep=keep, everywhere=self.network.reentrant)
+    def _slope(self, total: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+        self._check_attached(total)
+        (slope,) = slopes([total], [leaf], keep=keep, everywhere=self.network.reentrant)
         if slope is None:
             raise DetachedModel(
                 "The model's output does not depend on the input: no gradient leads back to it. Is the input detached or "

@@ -253,6 +253,9 @@ class View(Field):
     def questions(self, index: Tensor) -> Tensor:
         return self.inner.questions(self._index(index))
 
+    def example_name(self, example: int) -> str:
+        return self.inner.example_name(int(self._index(torch.tensor([example]))))
+
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         return self.inner.trouble(self._rows(start), self._rows(end), self._index(index))
 
@@ -319,6 +322,16 @@ class Subset(View):
     ``Subset(field, index)`` sees example ``index[i]`` of the inner field as its own example ``i``.
     This is how a ragged choice of (reference, example) pairs is integrated by paths and rules that
     only know full batches.
+
+    Args:
+        inner: the field of all examples.
+        index: (B,) which of them are these.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.TorchField(torch.nn.Linear(4, 3), torch.tensor([0, 1, 2]))
+        >>> ig.fields.Subset(field, torch.tensor([2, 2])).target
+        Logit(tensor<2>)
     """
 
     def __init__(self, inner: Field, index: Tensor) -> None:
@@ -371,7 +384,12 @@ class Subset(View):
 
 class Cast(View):
     """The inner field asked in a narrower type than the integration is done in: half-precision
-    models, float32 maps."""
+    models, float32 maps.
+
+    Args:
+        inner: the field of the model.
+        dtype: what its rows are converted to.
+    """
 
     def __init__(self, inner: Field, dtype: torch.dtype) -> None:
         super().__init__(inner)
@@ -460,7 +478,13 @@ class CountedField(View):
         if company is not None and company.unchecked:
             try:
                 company.check(
-                    self.again, z, index, value, most=self.packer.rows, whole=self.integers
+                    self.again,
+                    z,
+                    index,
+                    value,
+                    most=self.packer.rows,
+                    whole=self.integers,
+                    example_name=self.example_name,
                 )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):  # one row fits where two do not

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,13 +162,13 @@ def _is_picture(file: Path) -> bool:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(source: str | Path, *, max_pixels: int | None = None) -> Image:
+def read(source: str | Path | bytes, *, max_pixels: int | None = None) -> Image:
     """The picture in a file, upright and in RGB.
 
     Transparent pictures are laid over white; of an animation the first frame counts.
 
     Args:
-        source: a file, or a photograph such as "sample:chelsea".
+        source: a file, a photograph such as "sample:chelsea", or the bytes of a file.
         max_pixels: larger pictures are refused by what their head says, before they are decoded;
             what Pillow takes for a bomb unless given.
 
@@ -180,13 +181,18 @@ def read(source: str | Path, *, max_pixels: int | None = None) -> Image:
         >>> read("sample:chelsea").size
         (451, 300)
     """
-    path, image = find(source), _pillow("Image")
+    opened: Path | BytesIO
+    if isinstance(source, bytes):
+        opened, name = BytesIO(source), f"A picture of {len(source)} bytes"
+    else:
+        opened, name = find(source), repr(str(source))
+    image = _pillow("Image")
     try:
         # Pillow warns of large pictures and of odd metadata; neither keeps a picture from being
         # explained.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _up_to(max_pixels, image), image.open(path) as file:
+            with _up_to(max_pixels, image), image.open(opened) as file:
                 if max_pixels is not None and file.width * file.height > max_pixels:
                     raise ValueError(
                         f"it has {file.width} x {file.height} pixels, and no more than {max_pixels} are read"
@@ -196,7 +202,7 @@ def read(source: str | Path, *, max_pixels: int | None = None) -> Image:
         Exception
     ) as error:  # the decoders stumble over damaged files with every kind of exception there is
         raise ImageError(
-            f"{str(source)!r} cannot be read as a picture: {_reason(path, error)}."
+            f"{name} cannot be read as a picture: {_reason(opened, error)}."
         ) from error
 
 
@@ -213,16 +219,20 @@ def _up_to(max_pixels: int | None, image: Any) -> Iterator[None]:
         image.MAX_IMAGE_PIXELS = before
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(opened: Path | BytesIO, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):
         return "reading it is not permitted"
-    if _is_folder(path):
+    if isinstance(opened, Path) and _is_folder(opened):
         return "it is a folder"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         return error.strerror
-    if path.is_file() and not path.stat().st_size:
+    if isinstance(opened, BytesIO):
+        empty = not opened.getbuffer().nbytes
+    else:
+        empty = opened.is_file() and not opened.stat().st_size
+    if empty:
         return "the file is empty"
     if type(error).__name__ == "UnidentifiedImageError":
         return "its content is in no picture format that Pillow knows"

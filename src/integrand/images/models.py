@@ -73,11 +73,11 @@ class ImageModel:
     crop: float = 0.875
     photographs: bool = False
 
-    def prepare(self, *sources: str | Path, max_pixels: int | None = None) -> Tensor:
+    def prepare(self, *sources: str | Path | bytes, max_pixels: int | None = None) -> Tensor:
         """Pictures as the model sees them: (B, 3, size, size).
 
         Args:
-            sources: files, or photographs such as "sample:chelsea".
+            sources: files, photographs such as "sample:chelsea", or bytes of files.
             max_pixels: larger pictures are refused before they are decoded; what Pillow takes for a
                 bomb unless given.
 

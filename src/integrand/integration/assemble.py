@@ -240,13 +240,14 @@ def _warn(
         )
         warn(
             f"{int(incomplete.sum())} of {len(attribution)} maps miss more than a tenth of the change they should explain: "
-            f"example {worst} adds up to {change - float(attribution.residual[worst]):.3g} where F changes by {change:.3g}. "
+            f"{field.example_name(worst)} adds up to {change - float(attribution.residual[worst]):.3g} where F changes by {change:.3g}. "
             f"{_diagnose(attribution, field, starts, worst) or remedy}",
             IncompleteWarning,
         )
     for example, reason in enumerate(attribution.reasons):
         if reason:
-            warn(f"Fitness says nothing about example {example}: {reason}.", FitnessWarning)
+            name = field.example_name(example)
+            warn(f"Fitness says nothing about {name}: {reason}.", FitnessWarning)
 
 
 def _explain_by_chance(attribution: Attribution, doubt: Doubt, example: int) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..baselines.base import Baseline, References, labels
 from ..core.declared import name_of
 from ..core.segment import Segment
-from ..core.shapes import over
+from ..core.shapes import over, unravelled
 from ..errors import InputError
 from ..fields import CountedField, Field
 from ..model.autograd import gradients
@@ -79,7 +79,7 @@ def attached(
             if weights is None:
                 raise _refused(name_of(parts.weighting), "weighs references by their maps")
             weights = weights.to(x)
-            output = checked_output(counted.value(x))
+            output = checked_output(counted.value(x), counted)
             segments = list(parts.path(counted, references, x))
             first = min(segments, key=lambda segment: float(segment.clock[0].min()))
             begin = first.start[int(first.clock[0].argmin())]
@@ -135,7 +135,7 @@ def _summed(field: CountedField, rule: Rule, segment: Segment, weights: Tensor) 
 
     def call(part: slice) -> None:
         place = torch.arange(part.start, part.stop, device=weights.device)
-        q, k, r, b = torch.unravel_index(place, (nodes, *leading))
+        q, k, r, b = unravelled(place, (nodes, *leading))
         begin, end = segment.start[k, r, b], segment.end[k, r, b]
         z = torch.lerp(begin, end, over(t[q, k, r, b], begin))
         gradient = field.attached(z, example[b]).gradient

@@ -55,13 +55,7 @@ class Attribution:
         output: (B,) F(x).
         weights: (R, B); columns add up to one.
         change: (R, B) F(x) − F(start_r), measured where each path really began.
-        shares: (R, B, \\*s) the map of each reference alone, or None when it was not kept
-            (``record=("shares",)`` keeps it).
-        baselines: (R, B, \\*s) where each path really began; None when there were too many to keep.
         residual: (B,) what the map misses of the change, in units of F.
-        residual_error: (B,) the standard error of ``residual``, where chance decides (random nodes,
-            references that are drawn): a residual of one or two of these is chance; infinite where
-            too few draws tell nothing. None where nothing is random.
         error: (B,) the relative L2 error of ``values`` that the rule itself estimates, errors of
             pieces and of different references taken as independent; NaN for rules that estimate
             none. Where chance decides (random nodes, references that are drawn until they are
@@ -73,21 +67,32 @@ class Attribution:
         converged: (B,) whether the tolerance was met: ``error`` of the map as a whole is at most
             that; without one, whether the residual is at most a tenth of the change, and ``error``,
             where it is known, at most a tenth.
+        shares: (R, B, \\*s) the map of each reference alone, or None when it was not kept
+            (``record=("shares",)`` keeps it).
+        baselines: (R, B, \\*s) where each path really began; None when there were too many to keep.
         covariance: (B, n, n) of the values of an example laid end to end, where F is a random
             function (``ig.fields.GPField``); None elsewhere. ``interval`` is what it comes to.
-        fitness: (R, B) D of each baseline, where the weights came from one; ``criterion`` says what
-            D counts, and ``reasons`` (per example) where it says nothing.
+        fitness: (R, B) D of each baseline, where the weights came from one; None elsewhere.
+        criterion: what D counts, in a sentence; empty where there is none.
+        reasons: for each example why D says nothing about it; None where it does.
         names: what the references are called.
         notes: named numbers measured along the path, (K+1, R, B): IG2's "distance" from the
             counterfactual to the input. Methods around a method keep here what they measured, maps
             too; the third axis is always that of the examples.
         frames: points along the path, when recorded (``record=("path",)``).
+        cost: gradients, values, model calls, seconds and memory that it took.
+        method: what made it; of what was read from a file the text it printed as.
+        target: what was explained of the model; of what was read from a file a text.
+        normalisation: how image inputs map to colours, where that is known.
         layout: how several maps of layers lie end to end in ``values``; None where they are one, or
             have been taken apart.
-        table: names of the columns, labels of the rows, and what readers see in place of numbers,
-            where the input was a table or was given ``feature_names``; arranged as the inputs were.
         resolution: how far apart, relatively, the numbers lie that F was computed in; 0 where only
             the type of ``output`` tells.
+        table: names of the columns, labels of the rows, and what readers see in place of numbers,
+            where the input was a table or was given ``feature_names``; arranged as the inputs were.
+        residual_error: (B,) the standard error of ``residual``, where chance decides (random nodes,
+            references that are drawn): a residual of one or two of these is chance; infinite where
+            too few draws tell nothing. None where nothing is random.
     """
 
     values: Parts
@@ -301,7 +306,11 @@ class Attribution:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int | slice | Tensor | list[int]) -> Attribution:
-        """The attribution of one or some examples, batch axis kept."""
+        """The attribution of one or some examples, batch axis kept.
+
+        ``cost`` is their part of that of the batch, an even share for each example: slices that
+        are joined again (``ig.concat``) cost what the batch did.
+        """
         if not isinstance(index, slice | list) and getattr(index, "ndim", 0) == 0:
             index = operator.index(index)
         if isinstance(index, slice):
@@ -340,6 +349,7 @@ class Attribution:
             reasons=tuple(self.reasons[i] for i in numbers.tolist()) if self.reasons else (),
             frames=frames,
             target=target,
+            cost=self.cost.of_examples(numbers.tolist(), len(self)),
         )
 
     def apart(self) -> Attribution:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,6 +32,26 @@ class Cost:
     calls: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
+
+    def of_examples(self, examples: Sequence[int], count: int) -> Cost:
+        """The part of some of the ``count`` examples that the cost is of: even shares, which add up
+        to the whole, row for row, over all examples. The memory was needed for each of them.
+
+        >>> cost = Cost(gradients=7)
+        >>> [cost.of_examples([i], 3).gradients for i in range(3)]
+        [2, 2, 3]
+        """
+
+        def portion(rows: int) -> int:
+            return sum((i + 1) * rows // count - i * rows // count for i in examples)
+
+        return Cost(
+            portion(self.gradients),
+            portion(self.values),
+            portion(self.calls),
+            self.seconds * len(examples) / max(1, count),
+            self.peak_bytes,
+        )
 
     def __add__(self, other: Cost) -> Cost:
         """What both took, one after the other."""

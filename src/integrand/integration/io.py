@@ -40,6 +40,9 @@ _PLAIN = (*_BY_EXAMPLE, *_BY_REFERENCE, "covariance")
 INTERACTIONS = "interactions"
 """Where a file of interactions has its header."""
 
+CIRCUIT = "circuit"
+"""Where a file of a circuit has its header."""
+
 _TEXT = "text"
 """Where the header of an attribution of texts has these."""
 
@@ -113,14 +116,14 @@ def save(
 
 
 def load(path: str | Path) -> Attribution | Any:
-    """Read an attribution, or interactions, from a file; or open a folder of attributions.
+    """Read an attribution, interactions or a circuit from a file; or open a folder of attributions.
 
     Args:
-        path: a file that ``Attribution.save``, ``TextAttribution.save`` or ``Interactions.save``
-            wrote, or a folder that ``explain_batches`` did.
+        path: a file that ``Attribution.save``, ``TextAttribution.save``, ``Interactions.save`` or
+            ``Circuit.save`` wrote, or a folder that ``explain_batches`` did.
 
     Returns:
-        The ``Attribution``, ``TextAttribution`` or ``Interactions``; methods and targets are texts,
+        The ``Attribution``, ``TextAttribution``, ``Interactions`` or ``Circuit``; methods and targets are texts,
         as they printed. Of a folder an ``AttributionFolder``: a sequence of attributions, each read
         when it is asked for, that knows whether it is ``complete``.
 
@@ -134,6 +137,8 @@ def load(path: str | Path) -> Attribution | Any:
     written, tensors = read_tensors(opened, path)
     if INTERACTIONS in written:
         return room("interactions.io").read(path, written, tensors)
+    if CIRCUIT in written:
+        return room("circuits.io").read(path, written, tensors)
     if "integrand" not in written:
         raise InputError(f"{str(path)!r} holds tensors, but no attribution.")
     try:

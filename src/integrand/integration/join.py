@@ -15,6 +15,7 @@ from ..errors import InputError, ShapeError
 from ..targets import Target
 from .attribution import BY_EXAMPLE, BY_REFERENCE, Attribution, Parts
 from .cost import Cost
+from .io import PrintedText
 from .loop import Frames
 
 
@@ -29,7 +30,9 @@ def concat(attributions: Sequence[Attribution]) -> Attribution:
 
     Returns:
         The attribution of all examples. What only some of them have kept (shares, baselines,
-        frames) is left out; ``cost`` counts all of them, its ``peak_bytes`` the largest.
+        frames) is left out; ``cost`` counts all of them, its ``peak_bytes`` the largest. Where some
+        were read from files (``ig.load``), which know method and target as texts, those of the
+        result are texts too.
 
     Raises:
         InputError: for none at all, and for those of different methods, targets or arrangements.
@@ -50,8 +53,10 @@ def concat(attributions: Sequence[Attribution]) -> Attribution:
             raise InputError(
                 f"concat joins attributions, and entry {number} is a {type(attribution).__name__}."
             )
-        _check_alike(parts[0], attribution, number)
+    parts = _as_printed(parts)
     first = parts[0]
+    for number, attribution in enumerate(parts):
+        _check_alike(first, attribution, number)
 
     def by_example(name: str, axis: int) -> Parts:
         return _joined([getattr(part, name) for part in parts], axis)
@@ -99,6 +104,7 @@ def _check_alike(first: Attribution, other: Attribution, number: int) -> None:
     if other.method != first.method:
         raise InputError(
             f"Entry {number} was made by {other.method!r} and the first by {first.method!r}: maps of different methods are not joined."
+            f"{_HIDDEN if repr(other.method) == repr(first.method) else ''}"
         )
     if other.normalisation != first.normalisation or other.layout != first.layout:
         raise InputError(
@@ -118,6 +124,32 @@ def _check_alike(first: Attribution, other: Attribution, number: int) -> None:
         raise InputError(
             f"The fitness of entry {number} counts {other.criterion or 'nothing'}, that of the first {first.criterion or 'nothing'}."
         )
+
+
+_HIDDEN = (
+    " They print alike, and differ in numbers that are not printed, such as those of a tensor."
+)
+
+
+def _as_printed(parts: Sequence[Attribution]) -> list[Attribution]:
+    """Attributions of which some were read from files, where methods and targets are what they
+    printed as: then those of all are, as if all had been read."""
+    if not any(isinstance(part.method, PrintedText) for part in parts):
+        return list(parts)
+    return [
+        dataclasses.replace(part, method=_method_text(part), target=_target_text(part.target))
+        for part in parts
+    ]
+
+
+def _method_text(attribution: Attribution) -> PrintedText:
+    text = PrintedText(repr(attribution.method))
+    text.complete = attribution.claims_completeness
+    return text
+
+
+def _target_text(target: object) -> PrintedText:
+    return target if isinstance(target, PrintedText) else PrintedText(repr(target))
 
 
 def _arrangement(parts: Parts) -> Any:

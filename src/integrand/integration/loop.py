@@ -150,7 +150,7 @@ def walk(
         where = _locate_nonfinite(field, references, x, first)
         raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
     walked = replace(walked if all_distinct else walked.at(number), alike=alike)
-    _check_ends(walked, first)
+    _check_ends(field, walked, first)
     return walked
 
 
@@ -228,25 +228,26 @@ def _distinct_references(
     return distinct, number
 
 
-def _check_ends(walked: PathIntegrals, first: int) -> None:
+def _check_ends(field: Field, walked: PathIntegrals, first: int) -> None:
     """Refuse ends at which F is not finite; ``first`` is the number of the first reference."""
     if math.isfinite(float(walked.change.sum())) or bool(torch.isfinite(walked.change).all()):
         return
-    checked_output(walked.output)
+    checked_output(walked.output, field)
     start = walked.start
     r, b = (~torch.isfinite(walked.change)).nonzero()[0].tolist()
+    example = field.example_name(b)
     if math.isfinite(float(start[r, b])):
         raise NonFiniteGradient(
-            f"F is {float(walked.output[b]):.3g} at example {b} and {float(start[r, b]):.3g} at its reference {first + r}: the change between "
+            f"F is {float(walked.output[b]):.3g} at {example} and {float(start[r, b]):.3g} at its reference {first + r}: the change between "
             "them is too large for a number of this type. Use float64, or explain a smaller score."
         )
     raise NonFiniteGradient(
-        f"F is {float(start[r, b])} at reference {first + r} of example {b}, where its path begins. {_CURES}"
+        f"F is {float(start[r, b])} at reference {first + r} of {example}, where its path begins. {_CURES}"
     )
 
 
-def checked_output(output: Tensor) -> Tensor:
-    """F (B,) at the examples, all of it finite.
+def checked_output(output: Tensor, field: Field) -> Tensor:
+    """F (B,) at the examples of a field, all of it finite.
 
     Raises:
         NonFiniteGradient: where it is not.
@@ -254,7 +255,7 @@ def checked_output(output: Tensor) -> Tensor:
     if not bool(torch.isfinite(output).all()):
         example = int((~torch.isfinite(output)).nonzero()[0])
         raise NonFiniteGradient(
-            f"F is {float(output[example])} at example {example} itself. {_CURES}"
+            f"F is {float(output[example])} at {field.example_name(example)} itself. {_CURES}"
         )
     return output
 
@@ -270,11 +271,14 @@ def _locate_nonfinite(field: Field, references: Tensor, x: Tensor, first: int) -
     where none is."""
     at_input = _first_nonfinite(field, x)
     if at_input is not None:
-        return f"F is not finite at example {at_input} itself."
+        return f"F is not finite at {field.example_name(at_input)} itself."
     for number, starts in enumerate(references):
         example = _first_nonfinite(field, starts)
         if example is not None:
-            return f"F is not finite at reference {first + number} of example {example}, where its path begins."
+            name = field.example_name(example)
+            return (
+                f"F is not finite at reference {first + number} of {name}, where its path begins."
+            )
     return None
 
 

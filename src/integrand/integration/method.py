@@ -46,10 +46,21 @@ class Method(Integrator):
 
         A(x) = Σ_r w_r ∫ ∇F(γ_r(t)) ⊙ dγ_r(t)
 
-    Called with a field and inputs x (B, \\*s) it returns an ``Attribution``. ``record`` asks it to
-    keep more than the sum: "shares" a map per reference, "path" nine points along every path.
-    ``watch`` is shown a running tally. A number, a tensor, a name or a list of them is a baseline
-    too.
+    Called with a field and inputs x (B, \\*s).
+
+    Args:
+        baseline: where paths start, zero unless given: a number, a tensor, a name, a list of them,
+            or any of ``ig.baselines``.
+        path: which way to the input, any of ``ig.paths``; straight unless given.
+        rule: how each piece is integrated, any of ``ig.rules``; adaptively, to a relative error of
+            5 %, unless given.
+        weighting: how references are weighed, any of ``ig.weightings``; alike unless given.
+        record: what the result keeps beside the map: "shares", a map per reference; "path", nine
+            points along every path.
+
+    Returns:
+        Called, an ``Attribution`` with values (B, \\*s), in units of F; ``watch`` is shown a
+        running tally meanwhile.
 
     Raises:
         BaselineError, InputError: for what is no baseline, path, rule or weighting.

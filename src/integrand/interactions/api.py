@@ -90,7 +90,9 @@ def interactions(
             label map; every number unless given. A group costs as much as a single number.
         softplus: the sharpness β of a softplus in place of every ReLU.
         seed: of the draws.
-        extra, feature_names, batch_size: as in ``explain``.
+        extra: as in ``explain``.
+        feature_names: as in ``explain``.
+        batch_size: as in ``explain``.
 
     Returns:
         ``Interactions``: values (B, \\*s, \\*s), (B, G, G) of groups of features, or the rows asked
@@ -131,7 +133,7 @@ def interactions(
             starts = References.of(start, x, counted)[:]
             lines = _lines(x, starts, label, shape, rows)
             kinks = _kinks(counted, starts, x)
-            output = checked_output(counted.value(x))
+            output = checked_output(counted.value(x), counted)
             base = counted.value(starts, leading=2).mean(0)
             estimate = integration.run(counted, lines, x.shape[1:], output, base, kinks=bool(kinks))
     result = Interactions(

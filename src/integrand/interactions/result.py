@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.frames import frame_of
 from ..core.optional import room
 from ..core.options import check_choice, whole
-from ..core.shapes import describe
+from ..core.shapes import describe, unravelled
 from ..errors import InputError, ShapeError, UnknownName
 from ..integration.attribution import rounding
 from ..integration.cost import Cost
@@ -178,7 +178,7 @@ class Interactions:
             return self.feature_names[number]
         if len(self.shape) < 2:
             return str(number)
-        place = torch.unravel_index(torch.tensor(number), self.shape)
+        place = unravelled(torch.tensor(number), self.shape)
         return "(" + ", ".join(str(int(axis)) for axis in place) + ")"
 
     def _number(self, feature: Feature) -> int:
@@ -262,14 +262,18 @@ class Interactions:
         return len(self.output)
 
     def __getitem__(self, index: int | slice | Tensor | list[int]) -> Interactions:
-        """The interactions of one or some examples, batch axis kept."""
+        """The interactions of one or some examples, batch axis kept; ``cost`` is their part of that
+        of the batch, an even share for each example."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"There is no example {index} among {len(self)}.")
             index = [index % len(self)]
         chosen: Any = index
+        numbers = torch.arange(len(self))[chosen].tolist()
         return dataclasses.replace(
-            self, **{name: getattr(self, name)[chosen] for name in BY_EXAMPLE}
+            self,
+            **{name: getattr(self, name)[chosen] for name in BY_EXAMPLE},
+            cost=self.cost.of_examples(numbers, len(self)),
         )
 
     def __repr__(self) -> str:

@@ -53,14 +53,27 @@ def adversarial(
         goal: "drawn": ``count`` rival classes drawn for each input (fewer where the model has
             fewer); "likeliest": those the model ranks next; a class or several; "away": whichever
             comes first; a decision function. See ``ig.paths.Adversarial``.
+        count: how many rival classes, 20 unless given.
+        steps: at most so many for each walk.
         rate: a number is a step as published, of exactly that length, with the gradient at the
             explicand's end of it (``Right()``). Left out it is .005 of the data range, and each
             step is integrated by ``Simpson(2)``, which uses the gradients at both ends that the
             walk has paid for. The published .05 (of images in [0, 1]) was chosen for a path that
             stays at the input: on a path that moves, five such steps lead far beyond the boundary,
             and their sum misses most of the change.
-        norm, clip, step, seed: see ``ig.paths.Adversarial``.
+        clip: (low, high), the box the path stays in; by default the range of the field's images
+            where it is known, else of the numbers in the input.
+        norm: how a gradient becomes a direction: "l2" ∇/‖∇‖₂, "l1" ∇/‖∇‖₁, "sign" the sign of ∇.
+        step: how each step is taken: ``ig.paths.Fixed()``, ``Shrinking()`` or ``Implicit()``. Fixed
+            unless given.
         rule: choose it yourself.
+        seed: of the classes that are drawn.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         one value per input for the classes; for each rival class at most steps + 1 evaluations (one
@@ -69,6 +82,11 @@ def adversarial(
     References:
         Pan, Li, Zhu, IJCAI 2021. The released code adds every step to the original input, so that
         its path never gets further than one step, and takes the same twenty classes for all inputs.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.adversarial("likeliest", count=3)
+        Method(Rivals(3), Adversarial('likeliest'), Simpson(2))
     """
     if rule is None:
         rule = Simpson(2) if isinstance(rate, Relative) else Right()
@@ -107,7 +125,22 @@ def mfaba(
     Complete with respect to where the walk ended, as far as the rule goes.
 
     Args:
-        goal, clip, step: see ``ig.paths.Adversarial``.
+        goal: what a walk is after: "away" from the predicted class, or another goal of
+            ``ig.paths.Adversarial``.
+        steps: at most so many.
+        rate: how long a step is, in the norm below and the units of the input; or
+            ``ig.paths.Relative`` of the data range.
+        clip: (low, high), the box the path stays in; by default the range of the field's images
+            where it is known, else of the numbers in the input.
+        norm: how a gradient becomes a direction: "l2" ∇/‖∇‖₂, "l1" ∇/‖∇‖₁, "sign" the sign of ∇.
+        step: how each step is taken: ``ig.paths.Fixed()``, ``Shrinking()`` or ``Implicit()``.
+        rule: ``Right()``, the gradient at the explicand's end of each step, unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         one value per input for the class, and at most steps + 1 evaluations (one forward and two
@@ -119,6 +152,11 @@ def mfaba(
         "norm" take the gradients of the walk but credit the straight chord, (x − z_K) ⊙ Σ_k
         (t_{k+1} − t_k) ∇F(z_k), t the walk's projection on the chord or its distance from x. No
         path has these gradients and that direction, so they add up to nothing that F does.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.mfaba(rule=ig.rules.Trapezoid())
+        Method(Itself(), Adversarial(rate=0.1, norm='l2'), Trapezoid())
     """
     path = Adversarial(goal, steps, rate, clip, norm, step)
     return Method(_walks(path.goal, 1), path, rule, record=record)
@@ -154,6 +192,25 @@ def boundary(
     Complete. The boundary is that of the whole model, so maps are linear and symmetric only as far
     as it is not concerned.
 
+    Args:
+        decision: a function outputs → (N,), or an ``ig.targets`` value, that crosses zero on the
+            boundary; the lead of the predicted class unless given.
+        steps: of the search, at most.
+        clip: (low, high), the box that is searched; by default what images may hold where the field
+            knows, else no limit.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
+        path: which way from the boundary to the input, any of ``ig.paths``; straight unless given.
+        radius: the farthest that is looked, in the L2 norm; any distance unless given.
+        restarts: how many further searches begin beside the input.
+        seed: of the restarts.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
+
     Raises:
         BaselineError: naming the examples for which no boundary was found.
 
@@ -163,6 +220,16 @@ def boundary(
 
     References:
         Wang, Fredrikson, Datta, 2021 (arXiv 2103.11257).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> x = torch.tensor([[3.0, 1.0]])
+        >>> target = ig.targets.Margin(0, 1)
+        >>> result = ig.explain(model, x, target=target, method="boundary")
+        >>> result.baselines.round(decimals=2).tolist()
+        [[[2.0, 2.0]]]
     """
     start = Boundary(decision, steps, clip, radius, restarts, seed=seed)
     return Method(start, path, rule, record=record)

@@ -31,13 +31,24 @@ def pattern_guided(
     """Pattern-Guided Integrated Gradients: A = (x − b) ⊙ (1/n) Σ_k PA(b + (k/n)(x − b)), k = 1 … n.
 
     PA is PatternAttribution: a backward pass from F in which layers hand back through w ⊙ a instead
-    of w, a being the pattern of the data. ``patterns`` come from ``ig.fields.Patterns.fit(model,
-    data)``, or from ``Patterns.load``; ``rule`` has fixed nodes (published: 25 on ImageNet, 100 on
-    toy data). The target is what comes back from: a logit sends back 1, ``ig.targets.Probability``
-    the slope of the softmax, as the authors' ImageNet code does.
+    of w, a being the pattern of the data. The target is what comes back from: a logit sends back 1,
+    ``ig.targets.Probability`` the slope of the softmax, as the authors' ImageNet code does.
 
     Not complete, not independent of how F is implemented (the authors show it), not linear in F; a
     feature that F does not look at may get something.
+
+    Args:
+        patterns: what ``ig.fields.Patterns.fit(model, data)`` or ``Patterns.load`` gives.
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        rule: one with fixed nodes (published: 25 on ImageNet, 100 on toy data).
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        An ``ig.Backward`` with values (B, \\*s).
+
+    Raises:
+        InputError: for what are no patterns.
 
     Cost:
         n gradients; see ``Patterns`` for memory and for what is not covered.
@@ -91,9 +102,18 @@ def geometric(
     predicted class (``target="predicted"``).
 
     Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        steps: the ascent begins at so many points of the straight line, and one.
+        iterations: of gradient ascent from each.
         rate: 0.0001 for ImageNet, 0.1 for MNIST-like data in the authors' code.
+        gather: over the points: "max", "trapezoid" or "mean".
         signed: as published, the largest gradient: biased towards positive ones. False gathers the
             largest |∇F|.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method`` with values (B, \\*s), in units of F per unit of the input.
 
     Cost:
         (steps + 1) · iterations gradients (5100). Memory does not grow with steps or iterations.

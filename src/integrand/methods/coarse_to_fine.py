@@ -48,6 +48,13 @@ def blur(
         spacing: "linear" or "sqrt".
         axes: which are blurred; for the time of a series or spectrogram (-1,). See
             ``ig.paths.Blur``.
+        rule: how each piece is integrated; at its midpoint unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         ``steps`` × nodes gradients, and one blur per step.
@@ -101,9 +108,16 @@ def spectral(
         baseline: as in ``integrated``, one or several.
         steps: pieces of the path, integrated by ``rule`` each.
         overlap: in (0, 1]; 1 is the straight line.
+        rule: how each piece is integrated; at its midpoint unless given.
         basis: ``ig.paths.SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)`` or
             ``Pyramid(levels=4)``.
         gate: "linear", "cosine", "sigmoid" or "step". See ``ig.paths.Spectral``.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         at most ``steps`` × nodes gradients per baseline (pieces on which nothing moves cost

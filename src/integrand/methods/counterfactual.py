@@ -47,13 +47,24 @@ def ig2(
             ``Relevant(pool)``, or any baseline.
         representation: a layer's name or module (its output), a function of the input, or the input
             of the last linear layer.
+        steps: of the descent, and pieces of the path.
         rate: a number is the published method as published: steps of exactly that length, the
             gradient at the explicand's end of each (``Right()``). Left out, the length is
             ``Relative(0.002)`` of the data range, a step that does not come nearer is taken back
             and halved (``Shrinking()``), and each step is integrated by ``Simpson(2)``, which uses
             the gradients at both ends that the walk has paid for.
-        norm, clip: see ``ig.paths.Descent``.
-        step, rule: choose either yourself.
+        clip: (low, high), the box the path stays in; by default the range of the field's images
+            where it is known, else of the numbers in the input.
+        norm: how a gradient becomes a direction: "l2" ∇/‖∇‖₂, "l1" ∇/‖∇‖₁, "sign" the sign of ∇.
+        step: how each step is taken: ``ig.paths.Fixed()``, ``Shrinking()`` or ``Implicit()``. Its
+            choice goes with ``rate`` unless given.
+        rule: how each step is integrated; its choice goes with ``rate`` unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         steps + 1 evaluations per reference (one forward and two backward passes each), plus steps ×
@@ -61,6 +72,17 @@ def ig2(
 
     References:
         Zhuo and Ge, TPAMI 2024 (arXiv 2406.10852).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> x, others = torch.randn(5, 4), torch.randn(2, 4)
+        >>> method = ig.methods.ig2(others, steps=10)
+        >>> result = ig.explain(model, x, target="predicted", method=method)
+        >>> result.baselines.shape, result.notes["distance"].shape
+        (torch.Size([2, 5, 4]), torch.Size([11, 2, 5]))
     """
     as_published = rate is not None and not isinstance(rate, Relative)
     if step is None:

@@ -38,12 +38,22 @@ def idgi(
     """IDGI: A_i = Σ_k g_i(p_k)² / ‖g(p_k)‖² · (F(p_{k+1}) − F(p_k)), points p_k on the path.
 
     Every step's change of F is shared out along the gradient, so that the part of the step across
-    it counts for nothing. ``baseline``: a number, a name, a tensor or any baseline, as in
-    ``integrated``; ``steps`` is how many pieces each segment of ``path`` is cut into: with paths
-    that are cut already (``ig.paths.Descent``) give ``steps=1``.
+    it counts for nothing.
 
     Complete by telescoping, whatever ``steps``; not linear in F. A step at which the gradient is
     exactly zero gives no credit, and its change stays in the residual.
+
+    Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        steps: how many pieces each segment of ``path`` is cut into; with paths that are cut already
+            (``ig.paths.Descent``) give 1.
+        path: which way from the baseline to the input, any of ``ig.paths``; straight unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         ``steps`` gradients, with which F comes free, and one value; on a path whose ends are paid
@@ -85,6 +95,17 @@ def decision(
     residual holds the difference. It is quadratic in F: the map of 2F is four times as large and
     that of −F the same. ``rule=ig.rules.Rescaled(ig.rules.IntegratedDecisionGradients())`` in an
     ``ig.Method`` is the cousin that adds up.
+
+    Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        steps: how many gradients are taken.
+        pilot: in how many even cells of the path F alone is looked at, to find where it changes.
+        path: which way from the baseline to the input, any of ``ig.paths``; straight unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method`` with values (B, \\*s), in squared units of F.
 
     Cost:
         ``steps`` gradients and ``pilot`` + 1 values.
@@ -128,12 +149,20 @@ def path_weighted(
     residual holds the difference.
 
     Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
         weight: "sqrt" √α, "linear_late" α, "quadratic_late" α², "linear_early" 1 − α,
             "quadratic_early" (1 − α)², "logarithmic" log(1 + α), "exponential" exp(α − 1), "beta22"
             6α(1 − α), a part of ``ig.rules.path_weights``, or any callable of α; normalised for
             you.
         steps: gradients are taken at the ends of so many even steps (the trapezoid rule);
             ``ig.rules.PathWeighted`` takes any fixed nodes.
+        path: which way from the baseline to the input, any of ``ig.paths``; straight unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Raises:
         InputError: for the published weight 1/α ("inverse"), which has no integral.
@@ -180,10 +209,22 @@ def path_sampled(
         A = E_t [IG from γ(t)] = (x − b) ⊙ ∫₀¹ P(t ≤ α) ∇F(γ(α)) dα
 
     Nothing is drawn: the expectation is a path weight, the distribution function of t, and one
-    integral gives it. ``distribution`` is that function P(t ≤ α), a name or callable as for
-    ``path_weighted`` that rises from 0 to 1; by default t is uniform on [0, 1] and the weight is α.
+    integral gives it.
 
     Adds up to F(x) − E_t F(γ(t)), not to F(x) − F(b); the residual holds E_t F(γ(t)) − F(b).
+
+    Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        distribution: P(t ≤ α), a name or a callable as for ``path_weighted`` that rises from 0 to
+            1; by default t is uniform on [0, 1] and the weight is α.
+        steps: how many Gauss–Legendre nodes.
+        path: which way from the baseline to the input, any of ``ig.paths``; straight unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         ``steps`` gradients, at Gauss–Legendre nodes.
@@ -229,10 +270,21 @@ def left(
     own see ``ig.rules.SaturationCutoff``.
 
     Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        fraction: of the way from ``above`` to the maximum of F on the line, where it counts as
+            saturated.
         above: the level F is counted from: 0 as published, which suits probabilities; None for
             F(b), which suits logits and log-probabilities. Where F never rises above it the whole
             line is taken.
         pilot: how many even cells of the line F is looked at in to find α*.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         the gradients of ``integrated``, and ``pilot`` + 1 values.

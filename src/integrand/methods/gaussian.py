@@ -36,6 +36,11 @@ def gaussian_process(
     Args:
         baseline: as in ``integrated``; several are averaged, with the covariance of the average.
         rule: exact unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A method with values (B, \\*s), in units of F, and ``covariance`` (B, n, n).
 
     Raises:
         NoShare: for fields that are no Gaussian processes.

@@ -49,13 +49,23 @@ def geodesic(
     Complete, up to the rule.
 
     Args:
+        baseline: where paths start, as for ``integrated``.
         points: (N, \\*s) or a dataset: a few thousand, of the kind the inputs are.
         neighbours: nearest neighbours that are linked (10).
         nodes: Gauss–Legendre nodes on an edge (5), for its cost and its share.
         distance: "euclidean": the nearest-neighbour path of Enhanced Integrated Gradients, whose
             edges cost their length.
-        graph, join: see ``ig.paths.Geodesic``.
+        graph: "symmetric", two nodes are linked where either is among the other's nearest;
+            "official", as in the authors' code (see ``ig.paths.Geodesic``).
+        join: whether parts of the graph are joined where they are closest; else it is an error
+            where no way leads to the input.
         rule: another one for the edges of the path.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         ``nodes`` gradients for every edge among the points, at most N · neighbours of them, once
@@ -64,6 +74,14 @@ def geodesic(
 
     References:
         Salek and Enguehard, arXiv 2502.12108; "euclidean": Jha et al., Genome Biology 2020.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> points = torch.rand(40, 2)
+        >>> field = ig.fields.Function(lambda z: z.prod(1))
+        >>> result = ig.methods.geodesic(0.0, points, neighbours=5)(field, torch.ones(1, 2))
+        >>> bool(result.converged.all())
+        True
     """
     path = Geodesic(points, neighbours, nodes, distance, graph, join)
     return Method(
@@ -98,11 +116,29 @@ def relaxed(
 
     Complete, up to the rule.
 
+    Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        corners: how many free points the path has.
+        beta: how much steepness counts beside length; 0 is the straight line.
+        iterations: steps of the relaxation.
+        rule: for each piece of the path; two Gauss–Legendre nodes unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
+
     Cost:
         (2 · iterations + 1) · (corners + 1) gradients to find the path, and the rule's.
 
     References:
         Salek and Enguehard, arXiv 2502.12108, the version without a graph; their energy, minimised.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.methods.relaxed(corners=7)
+        Method(path=ElasticBand(7), rule=GaussLegendre(2))
     """
     return Method(
         as_baseline(baseline, BASELINES),
@@ -134,16 +170,37 @@ def nonuniform(
 
         A = (x − b) ⊙ Σ_k (t_{k+1} − t_k) ∇F(b + ½(t_k + t_{k+1})(x − b)),   |F(t_{k+1}) − F(t_k)| the same for all k
 
-    ``by``, ``even``: see ``ig.paths.NonUniform``. What is integrated is the straight line, so all
-    its axioms hold up to the rule; where F makes its decision on a short stretch far fewer steps
-    are needed than even ones. ``integrated`` with its default rule does better still where
-    gradients are smooth, and tells its error.
+    What is integrated is the straight line, so all its axioms hold up to the rule; where F makes
+    its decision on a short stretch far fewer steps are needed than even ones. ``integrated`` with
+    its default rule does better still where gradients are smooth, and tells its error.
+
+    Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        steps: how many steps.
+        pilot: in how many even cells of the line F is looked at, to place the steps.
+        by: what places the steps: "change", an equal share of Σ |ΔF| for each; "left" or
+            "midpoint", lengths that bound the error of the rule of that name best.
+        even: the part of the steps that is spread evenly, whatever F does.
+        rule: for each step; at its midpoint unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         steps gradients (times the rule's nodes) and pilot + 1 forward passes per reference.
 
     References:
         Bhat and Raychowdhury, ISCAS 2023 (arXiv 2302.11107).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> step = ig.fields.Function(lambda z: torch.sigmoid(40 * (z.sum(1) - 1.5)))
+        >>> result = ig.methods.nonuniform(steps=20)(step, torch.ones(1, 2))
+        >>> bool(result.converged.all())
+        True
     """
     return Method(
         as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record

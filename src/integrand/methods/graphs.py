@@ -52,6 +52,11 @@ def graph(
             (``"mean_increments"``) and adds up.
         paths: "sum" over all shortest paths as published, or their "mean". The sum grows with
             their number, which may be astronomical.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method`` with values (1, N, d), in units of F.
 
     Raises:
         InputError: for nodes that are not there, an isolated node, a base in another part of the

@@ -59,6 +59,12 @@ def guided(
             (docs/design/0006-guided-rule.md). ``Simpson()`` adds one gradient inside each step,
             ``GaussLegendre(2)`` two, ``Adaptive(tol)`` as many as the tolerance takes. The path is
             the same for all of them.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         ``steps`` + 1 gradients per reference, one after the other, all references and examples in
@@ -70,8 +76,8 @@ def guided(
     Example:
         >>> import torch, integrand as ig
         >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
-        >>> ig.methods.guided(steps=1000, fraction=0.1, stray=1.0)(F, torch.full((1, 2), 3.0)).values.round()
-        tensor([[72.,  9.]])
+        >>> ig.methods.guided(steps=200, fraction=0.1, stray=1.0)(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
+        tensor([[71.8000,  9.2000]])
     """
     if stray is None:
         stray = 1.0 if anchors else Guided().stray
@@ -119,6 +125,12 @@ def samp(
         walk: "insertion" or "deletion"; either map explains F(x) − F(b).
         rule: the gradient at the start of each step in the direction of the walk, as published; or
             any other, on the same path.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         ``steps`` gradients per reference, one after the other.
@@ -126,6 +138,12 @@ def samp(
     References:
         Zhang, Zheng, Zhou, Lu, "Path Choice Matters for Clear Attribution in Path Methods", ICLR
         2024 (arXiv 2401.10442).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
+        >>> ig.methods.samp(steps=200, fraction=0.1)(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
+        tensor([[44.6000, 35.9000]])
     """
     check_choice("walk", walk, _WALKS)
     path, published_rule = _WALKS[walk](steps, fraction)

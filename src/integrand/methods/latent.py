@@ -41,11 +41,20 @@ def latent_guided(
     Args:
         codec: an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
             object with both, such as a diffusers VAE; see ``ig.paths.LatentGuided``.
-        steps, fraction, slerp: the published defaults.
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        steps: of the walk among the codes (200, as published).
+        fraction: of the coordinates of a code, how many move at a time (0.05, as published).
+        slerp: whether a code moves along the arc to the input's, as published, or straight.
         ends: pieces of each leg between the raw ends and what is decoded.
         rule: the trapezoid uses the gradients that the path has paid for at every corner. ``ends=1,
             rule=ig.rules.Left()`` is the published sum, whose error grows with the codec's
             reconstruction error.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         steps + 2·ends − 1 gradients per example, one after another (2·ends + 1 of them at once),
@@ -95,8 +104,18 @@ def latent(
     Args:
         codec: an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
             object with both.
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        steps: at how many points, and one, the line is decoded.
         slerp: along the arc between the codes.
-        steps, ends, rule: how finely.
+        ends: pieces of each leg that joins what is decoded to the baseline and the input.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         steps + 1 rows decoded; gradients as the rule takes, all at once, steps + 2·ends + 1 at
@@ -148,11 +167,23 @@ def manifold(
     Args:
         codec: an encoder and a decoder in the units of the inputs: a pair (encode, decode), or an
             object with both.
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        points: of the geodesic (20, as published).
         rate: the published steps and limit are ``rate=5e-5, energy=1000, tolerance=0``, in the
             units of their images and codes; left out, every path finds its own rate and stops when
             it hardly gets shorter.
-        points, iterations: the published numbers.
+        iterations: of shortening it, at most.
+        tolerance: stop when an iteration shortens a path relatively less than this.
+        energy: stop where Σ ‖D(z_{i+1}) − D(z_i)‖² is below this; never unless given.
         ends: pieces of each leg that joins the geodesic to the baseline and the input.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         at most iterations × points rows decoded with a backward pass for the path, a few dozen ×

@@ -38,10 +38,9 @@ def layer(
     """Integrated Gradients at a layer: A_j = (h_j(x) − h_j(b)) ∫₀¹ ∂F/∂h_j dt, straight from h(b)
     to h(x).
 
-    Values have the layer's shape (B, \\*L). ``baseline`` is one of the inputs, as in
-    ``integrated``, and is taken to the layer by the model; what passes the layer by stays as it is
-    for x. Token ids are explained at their embedding: ``site="embeddings"`` with ids as inputs and
-    as baseline, or with ``layer_baseline``.
+    Values have the layer's shape (B, \\*L). What passes the layer by stays as it is for x. Token
+    ids are explained at their embedding: ``site="embeddings"`` with ids as inputs and as baseline,
+    or with ``layer_baseline``.
 
     Several layers, or a layer that returns several tensors, make a tuple of maps, one for each,
     which add up together. A layer that runs several times has the sum over its runs (a map for each
@@ -52,10 +51,20 @@ def layer(
     Args:
         site: a layer's name, the module, or an ``ig.fields.Site``; a list or a dict of them for
             several layers at once, whose maps come in their order.
+        baseline: of the inputs, as for ``integrated``, taken to the layer by the model; zero unless
+            given.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
         side: its "output", or its "input".
         layer_baseline: where the layer starts instead of at h(b): 0.0, a vector such as the mean
             embedding, a tensor (\\*L) or (B, \\*L), whatever a baseline can be; a tuple, one for
             each map, where there are several.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A method of a layer: its ``Attribution`` has values (B, \\*L), one for each unit of the
+        layer, in units of F. Several layers, or tensors, have a tuple of them.
 
     Raises:
         UnknownName: for the layer.
@@ -114,6 +123,24 @@ def conductance(
 
     Adds up to F(x) − F(b) where nothing does.
 
+    Args:
+        site: a layer's name, the module, or an ``ig.fields.Site``; a list or a dict of them for
+            several layers at once.
+        baseline: of the inputs, as for ``integrated``; zero unless given.
+        steps: how many pieces the line of the inputs is cut into.
+        rule: how each piece is integrated in the layer's space; at its midpoint unless given.
+        side: the layer's "output", or its "input".
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A method of a layer: its ``Attribution`` has values (B, \\*L), one for each unit of the
+        layer, in units of F.
+
+    Raises:
+        UnknownName: for the layer.
+        ModelError: for layers that do not run, or give no tensor with one entry per row.
+
     Cost:
         steps × n gradients, of the layers behind the site only, and a forward pass of the whole
         model at every corner. The error of the pieces falls like 1/steps²; like 1/steps where
@@ -157,7 +184,12 @@ def region_neurons(
         site: as in ``layer``; a list or a dict of layers makes a map for each, in their order.
         region: a mask that broadcasts to the inputs, such as that of an object; all features unless
             given.
+        baseline: of the inputs, as for ``integrated``; zero unless given.
         rule: one with fixed nodes.
+
+    Returns:
+        A method of a layer: its ``Attribution`` has values (B, \\*L), one for each unit of the
+        layer, in units of F.
 
     Raises:
         UnknownName: for the layer.

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Any, TypeVar
 
+from ..core.declared import factory
 from ..core.options import with_checked_options
 from ..errors import InputError, UnknownName
 from .citations import BIBTEX, bibtex
@@ -25,7 +26,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 @dataclass(frozen=True)
 class Measured:
     """What one example took on the small problem of ``scripts/measured_costs.py``: rows with a
-    gradient, and rows without."""
+    gradient, and rows without.
+
+    Args:
+        gradients: rows with a gradient.
+        values: rows without.
+    """
 
     gradients: int
     values: int
@@ -48,6 +54,7 @@ class Published:
         axioms: which ones its maps keep to.
         explains: what its maps are of: the "inputs", or a "layer".
         takes: what it explains: "models" of any kind, "graphs", or "processes".
+        entry: BibTeX of a source that is not among the library's own; None elsewhere.
     """
 
     name: str
@@ -175,7 +182,7 @@ def published(
         )
 
     def register(build: F) -> F:
-        build = with_checked_options(build)
+        build = factory(with_checked_options(build))
         entry = None if citation is None else citation.strip()
         _PUBLISHED[build.__name__] = Published(
             build.__name__, build, title, key, formula, cost, axioms, explains, takes, entry
@@ -196,6 +203,8 @@ def about(name: str) -> Published:
     Raises:
         UnknownName: with the nearest names.
     """
+    if not name.strip():
+        raise UnknownName("method", name, _PUBLISHED, "Name one: 'integrand methods' lists them.")
     if name in RENAMED:
         warnings.warn(
             f"The method {name!r} is called {RENAMED[name]!r} now.",

@@ -34,11 +34,21 @@ def integrated(
 ) -> Method:
     """Integrated Gradients: A_i = (x_i − b_i) ∫₀¹ ∂_i F(b + t(x − b)) dt.
 
-    ``baseline``: a number, a name ("black", "blurred" …), a tensor that broadcasts to one example
-    or is shaped like the inputs, or any baseline; a list of them averages over their maps.
-    ``rule``: by default as many gradients as bring the map's relative error below 5 %.
-
     Complete, linear, symmetric, and independent of how F is implemented.
+
+    Args:
+        baseline: where the path starts, zero unless given: a number, a name ("black", "blurred" …),
+            a tensor that broadcasts to one example or is shaped like the inputs, or any baseline;
+            the maps of a list of several are averaged.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
+        path: which way from the baseline to the input, any of ``ig.paths``; straight unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         7 gradients for nearly linear models, 20 to 50 for image classifiers; one per node for a
@@ -74,12 +84,6 @@ def expected(
     """Expected Gradients: A_i = E_b E_t [(x_i − b_i) ∂_i F(b + t(x − b))], b from data, t uniform
     on [0, 1].
 
-    ``references``: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines. ``draws``
-    (200) pairs of reference and position are taken: references without replacement as long as they
-    last, positions stratified over all draws. With a ``rule`` nothing is random: every reference is
-    integrated by it (its exact map, up to the rule). With ``tol`` draws are taken until the map's
-    relative error is below ``tol`` in 95 of 100 cases, but at most ``draws`` (2000) of them.
-
     ``error`` of the result is a 95 % bound of the relative L2 error against the mean over all of
     ``references`` and positions, and without ``tol`` a map is ``converged`` where that and the gap
     are at most a tenth; 200 draws are seldom enough for it. With a rule it is the rule's own
@@ -88,12 +92,39 @@ def expected(
     References of data are read as they are needed. Complete in expectation (with a rule: as
     complete as the rule). Of trees the map from every reference that is taken is exact.
 
+    Args:
+        references: a tensor (N, \\*s) or a dataset to draw from, or a list of baselines.
+        draws: how many pairs of reference and position are taken, 200 unless given: references
+            without replacement as long as they last, positions stratified over all draws. With
+            ``tol`` the most that are taken, 2000 unless given.
+        rule: with one nothing is random: every reference is integrated by it (its exact map, up to
+            the rule).
+        tol: take draws until the map's relative error is below it in 95 of 100 cases.
+        seed: of the draws.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``, or with ``tol`` an ``UntilTolerance``; values (B, \\*s), in units of F.
+
+    Raises:
+        BaselineError: for data without references.
+        InputError: for draws below 1, and for a ``tol`` beside a ``rule`` or without data to draw
+            from.
+
     Cost:
         ``draws`` gradients, or references × nodes with a rule; one value per reference for the
         residual.
 
     References:
         Erion et al., Nature Machine Intelligence 2021.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Linear(torch.tensor([1.0, -2.0]))
+        >>> pool = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+        >>> ig.methods.expected(pool)(field, torch.tensor([[3.0, 1.0]])).values.tolist()
+        [[2.0, 0.0]]
     """
     data = references if _is_data(references) else None
     if draws is not None and not 1 <= draws < math.inf:
@@ -152,11 +183,23 @@ def generalized(
     their Shapley values; where a threshold is one of an embedding, z_j(x) = θ, feature i has the
     share D_i ∂_i z_j / (D · ∇z_j). Exact on trees: ``error`` is zero.
 
-    ``baseline``: whatever ``integrated`` takes; a tensor (R, B, \\*s) or a list of several averages
-    over their maps. ``smooth``: the rule for what lies between the jumps of mixtures
-    (``ig.fields.Sum``, ``ig.fields.Compose``).
-
     Complete, linear, symmetric, and equal to Integrated Gradients where F does not jump.
+
+    Args:
+        baseline: whatever ``integrated`` takes, zero unless given; a tensor (R, B, \\*s) or a list
+            of several averages over their maps.
+        smooth: the rule for what lies between the jumps of mixtures (``ig.fields.Sum``,
+            ``ig.fields.Compose``); to a relative error of 0.1 % unless given.
+        path: which way from the baseline to the input, any of ``ig.paths``; straight unless given.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
+
+    Raises:
+        NoShare: for models whose jumps are not known, such as networks alone.
 
     Cost:
         A walk through each tree for each reference of each example, over the leaves that are
@@ -194,12 +237,24 @@ def baseline_shapley(
         A_i = Σ_S |S|! (N − 1 − |S|)! / N! · (F(x_{S+i}, b) − F(x_S, b))
 
     S is over the sets of other features, x_S, b has those of x in S and of the baseline elsewhere.
-    ``permutations`` random orders are drawn for each baseline (8, as in the correlations of
-    Lelièvre and Chen); None asks all coalitions of up to 16 features, which is exact.
-    ``features``: what is switched at a time (see ``ig.weightings.feature_map``).
 
     Complete whatever the orders, because differences along each add up to the change of F; linear
     and dummy too, and symmetric on average over orders. F needs no gradient.
+
+    Args:
+        baseline: where paths start, as for ``integrated``; zero unless given.
+        permutations: how many random orders are drawn for each baseline (8, as in the correlations
+            of Lelièvre and Chen); None asks all coalitions of up to 16 features, which is exact.
+        seed: of the orders; all examples of a batch get the same.
+        path: straight unless given; features are switched along each of its pieces.
+        features: what is switched at a time: pixels of images, tokens of sequences, columns of
+            tables unless told otherwise (see ``ig.weightings.feature_map``).
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         No gradients: permutations × (N − 1) values for each baseline of each example, and one at
@@ -249,6 +304,11 @@ def weighted(
 
     Args:
         baselines: a tensor (R, \\*s) or (R, B, \\*s), or a list of baselines and names.
+        path: which way from each reference to the input, any of ``ig.paths``; straight unless
+            given.
+        rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
+            gradients as bring the map's relative error below 5 %.
+        ratio: what part of the class probability has to be left, 0.5 unless given.
         fill: what replaced features become. "auto": the mean colour of the four corners for
             pictures (C, H, W), as published, and the mean of the references for everything else
             (columns, tokens, series, several inputs), or where that halves the score of no baseline,
@@ -262,6 +322,15 @@ def weighted(
             superpixels.
         scout: a rule (or its number of nodes) to rank with before the fine integration: with
             ``keep``, baselines that are dropped then cost only the scout's gradients.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``, or with ``scout`` a ``TwoStage``; values (B, \\*s), in units of F. Its results
+        have ``.weights`` and ``.fitness`` (R, B).
+
+    Raises:
+        InputError: for a ``scout`` without ``keep``.
 
     Cost:
         R × nodes gradients and about R × ⌈log₂ N⌉ forward rows, in ⌈log₂ N⌉ + 1 rounds; for up to
@@ -269,6 +338,17 @@ def weighted(
 
     References:
         Tran et al., arXiv 2505.03201 (first titled "Weighted Average Gradients").
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        ... )
+        >>> method = ig.methods.weighted(torch.randn(6, 4), keep=0.25)
+        >>> x = torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target="predicted", method=method)
+        >>> result.weights.shape, result.values.shape
+        (torch.Size([6, 5]), torch.Size([5, 4]))
     """
     weighting = Fitness(fill_of(fill), ratio, keep, features)
     keeps = tuple(dict.fromkeys(("shares", *record)))

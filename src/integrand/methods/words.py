@@ -8,7 +8,7 @@ from ..baselines import StartLike, as_baseline
 from ..core.features import Features
 from ..integration import Method, Sequential
 from ..integration.attribution import ExplainerLike
-from ..paths import Discretized
+from ..paths import Discretized, NeighbourGraph
 from ..rules import Midpoint, Rule
 from .baseline_names import BASELINES
 from .registry import axioms, published
@@ -25,7 +25,7 @@ from .wrapped import inner
 def discretized(
     table: Tensor,
     baseline: StartLike = 0.0,
-    neighbours: int | Tensor = 500,
+    neighbours: int | Tensor | NeighbourGraph = 500,
     steps: int = 30,
     strategy: str = "greedy",
     *,
@@ -44,13 +44,23 @@ def discretized(
     the words there are.
 
     Args:
+        table: (V, d), the vectors of all words, which inputs are rows of.
         baseline: as for ``integrated``; the paper's is the padding token's vector, ``table[pad]``,
             at every place but special tokens: ``ig.baselines.Masked(table[pad], (0, -1))``.
-        neighbours, steps, strategy: see ``ig.paths.Discretized``; the defaults are those of the
-            published code.
+        neighbours: among how many nearest words the next one is looked for (500), or a graph (V, k)
+            of row numbers, as ``ig.paths.neighbour_graph`` makes it.
+        steps: how many words each way goes by (30).
+        strategy: "greedy", the neighbour that has to be moved least, as written above; "maxcount",
+            the one with the most coordinates between the baseline's and the word's.
         rule: for each piece. ``Left()`` is the published method, ``Left(2**f)`` its factor f. On
             the three words of the reference values (10 steps) ``Left()`` leaves a gap of 16 %,
             ``Midpoint()`` one of 0.2 % for as many gradients.
+        record: what the result keeps beside the map: "shares", the map of each reference, and
+            "path", points along it; nothing unless given.
+
+    Returns:
+        A ``Method``. Called with a field and x (B, \\*s) it gives an ``Attribution`` with values
+        (B, \\*s), in units of F.
 
     Cost:
         at most steps + 1 gradients per reference (times the nodes of the rule; less where all words
@@ -87,15 +97,24 @@ def sequential(
 
         A_i = (x_i − b_i) ⊙ ∫₀¹ ∇_i F(x̄_i + t(x − x̄_i)) dt,    Σ_j A_ij = F(x) − F(x̄_i)
 
-    ``of`` is what explains each word: a published name, started from ``baseline`` and integrated by
-    ``rule``, or a method. The paper's is ``integrated`` from the mask token's vector by
-    ``GaussLegendre(50)``: ``baseline=table[mask]``, or ``ig.baselines.Masked(table[mask], (0,
-    -1))`` with special tokens as they are. ``features`` says what moves at a time: words of
-    sequences (n, d), pixels of images, columns of tables, unless told otherwise. See
-    ``ig.Sequential``.
+    See ``ig.Sequential``.
 
     Every word adds up to its own effect, what F loses without it; the whole map does not add up to
     F(x) − F(b).
+
+    Args:
+        of: what explains each word: a published name, started from ``baseline`` and integrated by
+            ``rule``, or a method of your own; ``integrated`` unless given. The paper's is
+            ``integrated`` from the mask token's vector by ``GaussLegendre(50)``.
+        features: what moves at a time: words of sequences (n, d), pixels of images, columns of
+            tables, unless told otherwise.
+        baseline: where a method that is named starts, as for ``integrated``; its own start unless
+            given. ``table[mask]``, or ``ig.baselines.Masked(table[mask], (0, -1))`` with special
+            tokens as they are.
+        rule: how a method that is named integrates; its own rule unless given.
+
+    Returns:
+        An ``ig.Sequential`` with values (B, \\*s), in units of F.
 
     Cost:
         n × the method's, in batches.

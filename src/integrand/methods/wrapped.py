@@ -85,10 +85,25 @@ def greedy_pig(
 ) -> GreedyPIG:
     """Greedy PIG: rank features round by round, each round from where the last one revealed some.
 
-    ``of`` is what explains each round: a published name, started from ``baseline`` and integrated
-    by ``rule``, or a method. The other parameters are those of ``ig.GreedyPIG``. Values are ranks,
-    and no parts of F(x) − F(b); a feature that F does not look at is ranked with those worth
-    nothing, and of two that are alike one comes first.
+    Values are ranks, and no parts of F(x) − F(b); a feature that F does not look at is ranked with
+    those worth nothing, and of two that are alike one comes first.
+
+    Args:
+        of: what explains each round: a published name, started from ``baseline`` and integrated by
+            ``rule``, or a method of your own; ``integrated`` unless given.
+        chunk: how many features the first round takes; without it as many as make up ``rounds``.
+        rounds: at most so many (10, where there is no chunk); the last one takes all that is left.
+        features: what is revealed at a time: pixels of images, tokens of sequences, columns of
+            tables unless told otherwise; an int for square patches, or a label map.
+        growth: each round takes so many times as many features as the one before.
+        largest: the largest first; False: the smallest, those that speak most against.
+        baseline: where a method that is named starts, as for ``integrated``; its own start unless
+            given.
+        rule: how a method that is named integrates; its own rule unless given.
+
+    Returns:
+        An ``ig.GreedyPIG``: values (B, \\*s) are ranks, n for the first of n features and 1 for the
+        last.
 
     Cost:
         rounds (10) × the method's.
@@ -124,11 +139,25 @@ def smoothgrad(
     """SmoothGrad of any method: A = mean_d A(x + ε_d), ε_d ~ N(0, σ²), σ 0.15 of each example's
     range.
 
-    ``of`` is what explains each noisy copy: a published name, started from ``baseline`` and
-    integrated by ``rule``, or a method. The other parameters are those of ``ig.SmoothGrad``. The
-    map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike differently, so
-    they get the same only in the mean over many draws. Linearity and dummy are those of integrated
-    gradients.
+    The map adds up to mean_d F(x + ε_d) − F(b); noise treats features that are alike differently,
+    so they get the same only in the mean over many draws. Linearity and dummy are those of
+    integrated gradients.
+
+    Args:
+        of: what explains each noisy copy: a published name, started from ``baseline`` and
+            integrated by ``rule``, or a method of your own; ``integrated`` unless given.
+        draws: how many noisy copies.
+        sigma: the standard deviation of the noise, relative to the range of each example (0.15); or
+            a tensor that broadcasts to one: in units of the input.
+        seed: of the noise; all examples of a batch get the same, scaled to their range.
+        reduce: "mean"; "square", the mean of squared maps; or "variance" of them.
+        baseline: where a method that is named starts, as for ``integrated``; its own start unless
+            given.
+        rule: how a method that is named integrates; its own rule unless given.
+
+    Returns:
+        An ``ig.SmoothGrad`` with values (B, \\*s), in units of F (squared, unless the mean is
+        taken).
 
     Cost:
         draws × the method's.
@@ -164,10 +193,26 @@ def xrai(
 ) -> XRAI:
     """XRAI: the regions of an image, ranked by the mean of a map over them.
 
-    ``of`` is the method whose map is averaged. A published name starts from ``baseline``, by
-    default from the image's own smallest and its largest number everywhere (XRAI's black and
-    white), and is integrated by ``rule``; 100 steps in the published code, to a tolerance here. The
-    other parameters are those of ``ig.XRAI``. Needs integrand[images] (scikit-image).
+    Needs integrand[images] (scikit-image). ``ig.XRAI`` says more.
+
+    Args:
+        of: the method whose map is averaged: a published name or a method of your own;
+            ``integrated`` unless given.
+        scales: of Felzenszwalb's segmentation, larger for larger segments.
+        dilation: every segment is grown by so many pixels, so that edges fall inside.
+        least: a segment that would add fewer pixels than this is left out.
+        channels: how channels make one number for a pixel: "max" as published, or "sum", which adds
+            up to what the method's map does.
+        segments: label maps (S, H, W) of one's own, or a function: image (C, H, W) in [0, 1] →
+            label maps; Felzenszwalb's unless given.
+        baseline: where a method that is named starts; by default from the image's own smallest and
+            its largest number everywhere (XRAI's black and white).
+        rule: how a method that is named integrates: 100 steps in the published code, to a tolerance
+            here.
+
+    Returns:
+        An ``ig.XRAI`` with values (B, C, H, W): the mean of each pixel's region, shared by the
+        channels.
 
     Cost:
         the method's, and about a second per image.
@@ -216,15 +261,47 @@ def artificial_distancing(
 
     Copies of the model are trained on ``data`` to say what it says with the two ``classes`` further
     apart, and only features that are important to all of them keep what the method gives them.
-    ``of`` is that method: a published name, started from ``baseline`` and integrated by ``rule``,
-    or a method. The other parameters are those of ``ig.ArtificialDistancing``, which says what of
-    this is the paper's and what is our reconstruction of it.
+    ``ig.ArtificialDistancing`` says what of this is the paper's and what is our reconstruction of
+    it.
+
+    Args:
+        data: examples of both classes: a tensor (N, \\*s), a dataset, or a DataLoader, of examples
+            or of (example, label) pairs; all of it is held in memory.
+        classes: (A, B), the two outputs that are compared; examples of other classes are left out.
+        of: what explains the model and its copies: a published name, started from ``baseline`` and
+            integrated by ``rule``, or a method of your own; ``integrated`` unless given.
+        labels: (N,) the examples' classes, where the data brings none; else the model's own guess
+            among the two.
+        distances: how much further apart the classes are pushed, in units of their gap; one copy
+            for each.
+        epochs: of training each copy, by Adam.
+        rate: the learning rate.
+        batch: rows of a minibatch.
+        held: the part of each class that is held out, to see whether a copy has learnt.
+        fit: an R² on what was held out below this is warned of.
+        keep: the part of features that counts as important.
+        features: what a feature is: pixels of images, tokens of sequences, columns of tables unless
+            told otherwise.
+        seed: of the split and of the minibatches.
+        baseline: where a method that is named starts, as for ``integrated``; its own start unless
+            given.
+        rule: how a method that is named integrates; its own rule unless given.
+
+    Returns:
+        An ``ig.ArtificialDistancing`` with values (B, \\*s), in units of F, zero for features that
+        did not persist.
 
     Cost:
         (1 + T) × the method's, and T trainings of epochs × 0.8 N rows.
 
     References:
         Mazini Rodrigues, Boutry, Najman, arXiv 2401.14434.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> data, labels = torch.randn(40, 4), torch.arange(40) % 2
+        >>> ig.methods.artificial_distancing(data, (0, 1), labels=labels, keep=0.5)
+        ArtificialDistancing(Method(), tensor<40x4>, (0, 1), tensor<40>, keep=0.5)
     """
     method = inner(of, baseline, rule)
     return ArtificialDistancing(

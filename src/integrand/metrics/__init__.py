@@ -61,6 +61,8 @@ from .perturbation import LeRF as LeRF
 from .perturbation import LogOdds as LogOdds
 from .perturbation import MoRF as MoRF
 from .perturbation import ROADLeRF as ROADLeRF
+from .perturbation import SoftComprehensiveness as SoftComprehensiveness
+from .perturbation import SoftSufficiency as SoftSufficiency
 from .perturbation import Sufficiency as Sufficiency
 from .perturbation import abpc as abpc
 from .perturbation import aic as aic
@@ -79,6 +81,8 @@ from .perturbation import pgu as pgu
 from .perturbation import road as road
 from .perturbation import road_lerf as road_lerf
 from .perturbation import sic as sic
+from .perturbation import soft_comprehensiveness as soft_comprehensiveness
+from .perturbation import soft_sufficiency as soft_sufficiency
 from .perturbation import sufficiency as sufficiency
 from .perturbation.effects import Monotonicity as Monotonicity
 from .perturbation.effects import MonotonicityCorrelation as MonotonicityCorrelation

@@ -14,6 +14,9 @@ that a metric has to know about and does not use.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +24,13 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from ..core.features import Features
 from ..core.segment import Evaluation
 from ..errors import InputError, ModelError, UnknownName
 from ..fields import Field
 from ..integration.attribution import Attribution
 from ..methods import about as about_method
+from ..model.doors import known_options
 from ..model.layout import InputsLike, Layout
 from ..targets import TargetLike
 from .maps import Explainer, Maps, MapsLike
@@ -43,7 +48,12 @@ class Metric(ABC):
 
     @abstractmethod
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
-        """Measure every map of every example: (M, B), or (M, B, \\*t) for curves."""
+        """Measure every map of every example: (M, B), or (M, B, \\*t) for curves.
+
+        Args:
+            subject: the inputs, the scalar explained and what else is known of the examples.
+            maps: M maps of its B examples.
+        """
 
     def values(self, measured: Tensor) -> Tensor:
         """One number per map and example (M, B); NaN where there is none to give."""
@@ -151,12 +161,28 @@ def judge(
     >>> ig.metrics.judge(model, x, result, ig.metrics.Deletion(fill=0.0), target=0).shape
     torch.Size([5])
     """
-    metric = as_metric(by)
     with Subject.of(model, inputs, target, **options) as subject:
+        metric = by_column(as_metric(by), subject.layout)
         maps = Maps.of(
             attribution, subject.x, subject.layout, () if method is None else _methods(method)
         )
         return _arranged(metric(subject, maps), attribution)
+
+
+def by_column(metric: Metric, layout: Layout) -> Metric:
+    """The metric with the columns of the table as its features, where these were read as several
+    numbers each: a word is taken away as one, whatever became of it. Features that were asked for
+    stay."""
+    part: Any = metric
+    named = {spec.name for spec in dataclasses.fields(part)}
+    if layout.features is None or "features" not in named or not _is_auto(part.features):
+        return metric
+    grouped: Metric = dataclasses.replace(part, features=layout.features)
+    return grouped
+
+
+def _is_auto(features: Features) -> bool:
+    return isinstance(features, str) and features == "auto"
 
 
 def _arranged(values: Tensor, attribution: MapsLike) -> Tensor:
@@ -185,13 +211,13 @@ def functional(cls: type[Metric]) -> Callable[..., Tensor]:
     ) -> Tensor:
         metric_options = {name: arguments.pop(name) for name in tuple(arguments) if name in options}
         for name in arguments:
-            if name not in (*_TASK_OPTIONS, "method"):
+            if name not in (*_TASK_OPTIONS, *known_options(), "method"):
                 raise UnknownName(
                     f"option of metric {cls.name!r}", name, [*options, *_TASK_OPTIONS]
                 )
         return judge(model, inputs, attribution, cls(**metric_options), target=target, **arguments)
 
-    return _named(call, cls)
+    return _named(call, cls, _OF_A_MODEL)
 
 
 def functional_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
@@ -203,7 +229,7 @@ def functional_of_maps(cls: type[Metric]) -> Callable[..., Tensor]:
         with without_model(attribution) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
-    return _named(call, cls)
+    return _named(call, cls, _OF_MAPS)
 
 
 def functional_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
@@ -215,7 +241,7 @@ def functional_of_evidence(cls: type[Metric]) -> Callable[..., Tensor]:
         with without_model(attribution, masks) as (subject, maps):
             return _arranged(by(subject, maps), attribution)
 
-    return _named(call, cls)
+    return _named(call, cls, _OF_EVIDENCE)
 
 
 @contextmanager
@@ -227,13 +253,20 @@ def without_model(
     first: Any = attribution
     while isinstance(first, list | dict) and first:
         first = first[0] if isinstance(first, list) else next(iter(first.values()))
-    like = first.inputs if isinstance(first, Attribution) else first
+    bare = not isinstance(first, Attribution) or _of_other_columns(first)
+    like = first.inputs if not bare else first.values if isinstance(first, Attribution) else first
     layout, field = Layout.of(like), NoModel()
-    subject = Subject(
-        field, layout.pack(like), layout, masks, bare=not isinstance(first, Attribution)
-    )
+    subject = Subject(field, layout.pack(like), layout, masks, bare=bare)
     with field.ready():
         yield subject, Maps.of(attribution, subject.x, subject.layout)
+
+
+def _of_other_columns(attribution: Attribution) -> bool:
+    """Whether the columns of a map are not those of what was explained: they were summed to groups,
+    or to the columns of a pipeline's frame."""
+    values, inputs = attribution.values, attribution.inputs
+    tensors = isinstance(values, Tensor) and isinstance(inputs, Tensor)
+    return tensors and attribution.table is not None and values.shape != inputs.shape
 
 
 class NoModel(Field):
@@ -245,8 +278,48 @@ class NoModel(Field):
         )
 
 
-def _named(call: Callable[..., Tensor], cls: type[Metric]) -> Callable[..., Tensor]:
+_OF_A_MODEL = """\
+model: as in ``ig.explain``; a Field goes without a target.
+inputs: what was explained.
+attribution: an Attribution, a map (B, \\*s), or a list or dict of these, which share the model's answers.
+target: what was explained; that of a Field unless given.
+**arguments: those below, by name; extra, normalisation, batch_size and optimize as in ``ig.explain``; method,
+    what made the map, for metrics that explain again.
+"""
+"""What the functional form of a metric takes, as its docstring says it."""
+
+_OF_MAPS = """\
+attribution: an Attribution, a map (B, \\*s), or a list or dict of these.
+**options: those below, by name.
+"""
+
+_OF_EVIDENCE = """\
+attribution: an Attribution, a map (B, \\*s), or a list or dict of these.
+masks: (B, H, W) or (B, \\*s) bool, where the evidence is known to be.
+**options: those below, by name.
+"""
+
+
+def _named(call: Callable[..., Tensor], cls: type[Metric], arguments: str) -> Callable[..., Tensor]:
+    """A functional form with the name and the docstring of its metric."""
     call.__name__ = call.__qualname__ = cls.name
-    call.__doc__ = cls.__doc__
+    call.__doc__ = _with_arguments(inspect.cleandoc(cls.__doc__ or ""), arguments)
     call.metric = cls  # type: ignore[attr-defined]
     return call
+
+
+def _with_arguments(docstring: str, arguments: str) -> str:
+    """The docstring of a metric with what its functional form takes besides; (M, B) for several
+    maps, (B,) for one."""
+    described = textwrap.indent(arguments, "    ")
+    if "\nArgs:\n" in docstring:
+        head, _, rest = docstring.partition("\nArgs:\n")
+    else:
+        section = re.search(r"^\w+:\n", docstring, re.M)
+        place = len(docstring) + 1 if section is None else section.start()
+        head, rest = docstring[:place].rstrip() + "\n", "\n" + docstring[place:]
+    returned = (
+        "Returns:\n    A number for each example (B,); (M, B) for a list or dict of M maps.\n\n"
+    )
+    options, separator, tail = rest.partition("\n\n")
+    return f"{head}\nArgs:\n{described}{options}{separator}{returned}{tail}".rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from ..core.shapes import describe, flattened
 from ..errors import InputError, NonFiniteInput, ShapeError
 from ..fields import Field
 from ..integration.attribution import Attribution
+from ..model.doors import Encoding
 from ..model.layout import Layout
 
 Explainer = Callable[..., Attribution]
@@ -30,6 +32,7 @@ class Maps:
     """Maps (M, B, \\*s) of M methods for B examples.
 
     Args:
+        values: (M, B, \\*s).
         names: what each is called.
         found: the attributions they come from, where known; metrics of the gap read them.
         methods: what made them, where known; metrics that explain again (other inputs, other
@@ -48,7 +51,8 @@ class Maps:
         """Convert an attribution, a tensor, or a list or dict of these.
 
         Tensors are (B, \\*s) as the inputs were; (B, H, W) and (B, 1, H, W) are spread evenly over
-        the channels of images.
+        the channels of images, and what a pipeline's frame has for each of its columns (B, M) over
+        the numbers (B, N) that these were read as.
 
         Raises:
             ShapeError: for another size.
@@ -68,6 +72,13 @@ class Maps:
         if len(makers) != len(names):
             raise InputError(
                 f"{len(makers)} methods were given for {len(names)} maps: one for each."
+            )
+        if layout.encoding is not None:
+            makers = tuple(
+                _OfColumns(maker, layout.encoding)
+                if callable(maker) and _of_columns(entry)
+                else maker
+                for maker, entry in zip(makers, entries.values(), strict=True)
             )
         return cls(values, names, originals, makers)
 
@@ -140,6 +151,13 @@ def _map_values(name: str, entry: MapLike, x: Tensor, layout: Layout) -> Tensor:
         raise InputError(
             f"The map {name!r} is a {type(values).__name__}, not an Attribution or a tensor."
         )
+    encoding = layout.encoding
+    if (
+        encoding is not None
+        and _of_columns(entry)
+        and values.shape == (len(x), len(encoding.names))
+    ):
+        values = encoding.spread(values)
     values = _spread(values.detach().to(x), x)
     if values.shape != x.shape:
         raise ShapeError(
@@ -153,6 +171,28 @@ def _map_values(name: str, entry: MapLike, x: Tensor, layout: Layout) -> Tensor:
             "examples): it ranks nothing and adds up to nothing."
         )
     return values
+
+
+def _of_columns(entry: MapLike) -> bool:
+    """Whether a map of an encoded table may be of the table's columns: an attribution that was not
+    carried back to them has no table."""
+    return not isinstance(entry, Attribution) or entry.table is not None
+
+
+@dataclass(frozen=True)
+class _OfColumns:
+    """A method whose maps are summed to the columns of a table, and spread evenly over the numbers
+    that these were read as, as the map that is judged was."""
+
+    method: Explainer
+    encoding: Encoding
+
+    def __call__(self, field: Field, x: Tensor, **options: Any) -> Any:
+        result: Any = self.method(field, x, **options)
+        if isinstance(result, Attribution):
+            values = self.encoding.spread(self.encoding.summed(result.values))
+            return dataclasses.replace(result, values=values)
+        return self.encoding.spread(self.encoding.summed(result))
 
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:

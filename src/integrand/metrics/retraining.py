@@ -124,6 +124,7 @@ def roar(
         data: ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s).
         attributions: (maps of the training inputs, of the test inputs), or a dict of such pairs by
             name: Attributions or tensors.
+        keep: the share t stays and everything else goes: KAR.
         cutoffs: the shares t; 0.0 is trained once for all maps.
         seeds: trainings for each map and share, of ``seed``, ``seed + 1``, …
         fill: what goes becomes this: "mean", the mean of the training data for each channel
@@ -162,17 +163,16 @@ def roar(
         networks", NeurIPS 2019.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> x = torch.randn(200, 4)
-    >>> y = (x[:, 0] > 0).long()
-    >>> def train(inputs, labels, seed):
-    ...     means = torch.stack([inputs[labels == c].mean(0) for c in (0, 1)])
-    ...     return lambda z: -torch.cdist(z, means)
-    >>> right = torch.tensor([1.0, 0, 0, 0]).expand(100, 4)
-    >>> found = ig.metrics.roar(train, ((x[:100], y[:100]), (x[100:], y[100:])), (right, right), cutoffs=(0, 0.25), seeds=1, control=False)
-    >>> bool(found.curves[0, 1] < found.curves[0, 0])
-    True
+        >>> import torch, integrand as ig
+        >>> x = torch.randn(200, 4)
+        >>> y = (x[:, 0] > 0).long()
+        >>> def train(inputs, labels, seed):
+        ...     means = torch.stack([inputs[labels == c].mean(0) for c in (0, 1)])
+        ...     return lambda z: -torch.cdist(z, means)
+        >>> right = torch.tensor([1.0, 0, 0, 0]).expand(100, 4)
+        >>> found = ig.metrics.roar(train, ((x[:100], y[:100]), (x[100:], y[100:])), (right, right), cutoffs=(0, 0.25), seeds=1, control=False)
+        >>> bool(found.curves[0, 1] < found.curves[0, 0])
+        True
     """
     masking = "keep" if keep else "top"
     return _retrained(
@@ -181,7 +181,18 @@ def roar(
 
 
 def kar(train: Train, data: Data, attributions: MapPairs, **options: Any) -> Retraining:
-    """KAR, keep and retrain: ``roar(…, keep=True)``. Higher is better."""
+    """KAR, keep and retrain: ``roar(…, keep=True)``. Higher is better.
+
+    Args:
+        train: (inputs, labels, seed) → predict, as for ``roar``.
+        data: ((training inputs, labels), (test inputs, labels)).
+        attributions: (maps of the training inputs, of the test inputs), or a dict of such pairs by
+            name.
+        **options: everything else that ``roar`` takes.
+
+    Returns:
+        ``Retraining``, as of ``roar``.
+    """
     return roar(train, data, attributions, keep=True, **options)
 
 
@@ -206,7 +217,20 @@ def diff_roar(
         DiffROAR(t) = score(bottom t gone) − score(top t gone)
 
     A random ranking has 0 on average, as has a mask that reveals the class alike from either end.
-    Arguments, cost (twice) and errors as for ``roar``.
+    Cost (twice) and errors are those of ``roar``.
+
+    Args:
+        train: (inputs, labels, seed) → predict, as for ``roar``.
+        data: ((training inputs, labels), (test inputs, labels)).
+        attributions: (maps of the training inputs, of the test inputs), or a dict of such pairs by
+            name.
+        cutoffs: the shares t.
+        seeds: trainings for each map and share.
+        fill: what goes becomes this, as for ``roar``.
+        features: what is ranked, as for ``roar``.
+        score: (what predict returned, test labels) → a number; accuracy unless given.
+        control: judge a random ranking too.
+        seed: of training, of the random ranking and of ties.
 
     Returns:
         The differences (M, T), and both retrainings, of the bottom and of the top.

@@ -21,6 +21,7 @@ class BatchScores:
         summary: (M,) per method.
         values: (M, B) per example, NaN where there is none.
         measured: (M, B, \\*t), from which both are computed.
+        names: (M,) what the methods are called.
     """
 
     summary: Tensor
@@ -51,7 +52,12 @@ class Running:
         self._names: tuple[str, ...] = ()
 
     def update(self, subject: Subject, maps: Maps) -> Tensor:
-        """Measure a batch; its own values (M, B)."""
+        """Measure a batch; its own values (M, B).
+
+        Args:
+            subject: a batch of examples.
+            maps: their maps, by the same methods as before.
+        """
         measured = self.metric.measure(subject, maps)
         self._add(measured.cpu(), maps.names)
         return self.metric.values(measured)

@@ -46,6 +46,7 @@ class Subject:
     Args:
         field: the scalar that was explained; metrics ask its ``score()``, the class probability,
             unless told otherwise.
+        x: (B, \\*s) what was explained, in the model's numbers.
         layout: how inputs and maps are arranged outside.
         masks: (B, H, W) or (B, \\*s) where the evidence is known to be, or None.
         bare: whether nobody gave inputs, so that x may be a map itself.

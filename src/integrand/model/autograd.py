@@ -56,7 +56,8 @@ def slopes(
     everywhere  go to every leaf there is, not only to these: reentrant checkpoints insist on it
                 (``is_reentrant``)
     """
-    seeds = [torch.ones_like(root) for root in roots]
+    # Tensors as seeds make torch import sympy, half a second or more: roots of one number need none.
+    seeds = [None if root.ndim == 0 else torch.ones_like(root) for root in roots]
     if not everywhere:
         # Given tensors, torch would set modes aside while it goes back, and what a checkpoint then
         # runs again would be run without the chords that it was first run with. Given their places

@@ -43,6 +43,7 @@ _GROWTH = (
 _DEAR = 1 << 26  # bytes that it may take more only if the last doubling …
 _PAYING = 0.9  # … came down to this part of the time per row: a few per cent are as often noise
 _GPU_SHARE = 0.7  # of the free memory that a call may take
+_CPU_SHARE = 0.5  # the same of a machine's, which others use too, and where there is no second try
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -146,6 +147,34 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_budget(device: torch.device) -> int | None:
+    """The bytes that what is kept of a model call may come to: a share of what is free now; None
+    where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(_GPU_SHARE * (free + spare))
+    free_here = _available_memory()
+    return None if free_here is None else int(_CPU_SHARE * free_here)
+
+
+def _available_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, and of its container."""
+    known: list[int] = []
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+        known.append(1024 * int(text.split("MemAvailable:")[1].split()[0]))
+    except (OSError, IndexError, ValueError):
+        pass
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text("ascii") for name in ("max", "current"))
+        known.append(max(0, int(limit) - int(used)))  # "max" where there is no limit
+    except (OSError, ValueError):
+        pass
+    return min(known, default=None)
 
 
 def packer_for(model: object, rows: int | None, run: str = "itself") -> BatchSizer:

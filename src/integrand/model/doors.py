@@ -47,6 +47,20 @@ class Encoding(ABC):
             InputError: for columns that are missing, and for what is no table.
         """
 
+    def summed(self, maps: Tensor) -> Tensor:
+        """Maps of the columns of numbers (…, N), each summed to the column that it comes from:
+        (…, M). One that nothing comes from gets 0."""
+        origin = torch.tensor(self.origin, dtype=torch.long, device=maps.device)
+        sums = maps.new_zeros((*maps.shape[:-1], len(self.names)))
+        return sums.index_add_(-1, origin, maps)
+
+    def spread(self, maps: Tensor) -> Tensor:
+        """Maps of the columns of the table (…, M), each shared out evenly among the columns of
+        numbers that come from it: (…, N)."""
+        origin = torch.tensor(self.origin, dtype=torch.long, device=maps.device)
+        numbers = origin.bincount(minlength=len(self.names)).to(maps)
+        return maps[..., origin] / numbers[origin]
+
     @abstractmethod
     def described(self, table: object) -> Table:
         """``names``, the labels of the rows, and what readers see at each of the names."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.frames import FrameLike, Table, checked_names, is_frame, numbers_of
-from ..core.shapes import carried, carrier, describe
+from ..core.shapes import as_tensor, carried, carrier, describe
 from ..errors import InputError, IntegerInput, ShapeError
 from .doors import Encoding, encoded_as_given
 
@@ -261,7 +261,7 @@ def _tensor(
 ) -> Tensor:
     """A part as a tensor: arrays are copied, so that nothing is shared with their owner."""
     if isinstance(part, Tensor):
-        return part
+        return as_tensor(part)
     if is_frame(part):
         return numbers_of(part, dtype or torch.get_default_dtype(), columns)
     if isinstance(part, np.ma.MaskedArray) and bool(np.ma.getmaskarray(part).any()):

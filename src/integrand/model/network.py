@@ -244,8 +244,18 @@ class Network:
         self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
     ) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
+        return self._seen(z, index, sites, self._double(z, index))
+
+    def run_plainly(
+        self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
+    ) -> tuple[Any, list[Tensor]]:
+        """``run`` of the model itself, also where a double is run in its place."""
+        return self._seen(z, index, sites, None)
+
+    def _seen(
+        self, z: Tensor, index: Tensor | None, sites: Sequence[Site], double: OptimisedCopy | None
+    ) -> tuple[Any, list[Tensor]]:
         activations: list[Any] = [None] * len(sites)
-        double = self._double(z, index)
         with ExitStack() as stack:
             for place, site in enumerate(sites):
                 module = double.twin(site.module, site.side) if double else site.module

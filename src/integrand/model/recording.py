@@ -151,6 +151,7 @@ class Recording:
     probe    hand out copies that autograd can follow
     wanted   (number of the call, module) → whether its output is kept, and whether as a copy;
              everything is kept unless given
+    watched  sites that targets read, whose activations are kept beside the outputs
     """
 
     def __init__(
@@ -158,8 +159,11 @@ class Recording:
         sites: Sequence[Site],
         probe: DependencyProbe | None = None,
         wanted: Callable[[int, nn.Module], tuple[bool, bool]] | None = None,
+        watched: Sequence[Site] = (),
     ) -> None:
         self.sites = tuple(sites)
+        self.watched = tuple(watched)
+        self.activations: list[Tensor] = []
         self.probe = probe
         self.wanted = wanted
         self.calls: list[ModuleCall] = []
@@ -181,7 +185,7 @@ class Recording:
         with forwards(
             [(module, self._listening(name, module)) for name, module in network.layers().items()]
         ):
-            self.outputs = network._call(z, index)
+            self.outputs, self.activations = network.run_plainly(z, index, self.watched)
         for number, site in enumerate(self.sites):
             if all(spot.number != number for spot in self.spots):
                 raise ModelError(self._why_not_met(site, network))

@@ -107,12 +107,14 @@ class Company:
         *,
         most: int | None,
         whole: bool,
+        example_name: Callable[[int], str],
     ) -> None:
         """Compare the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call with those to two
         of them.
 
         ``most`` rows go in a call where that was said: of one, only chance can tell answers apart.
-        ``whole``: rows are whole numbers, between which there is nothing.
+        ``whole``: rows are whole numbers, between which there is nothing. ``example_name`` says
+        what a message calls an example.
         """
         alone = most == 1
         places, rows = _chosen(z, alone=alone, whole=whole)
@@ -143,6 +145,7 @@ class Company:
             count=len(z),
             alone=alone,
             whole=whole,
+            example_name=example_name,
         )
 
     def _explain_dependence(
@@ -156,6 +159,7 @@ class Company:
         count: int,
         alone: bool,
         whole: bool,
+        example_name: Callable[[int], str],
     ) -> None:
         """Ask some more, to say what it is that the answer to row ``worst`` depends on: it was
         ``known`` in a call of ``count``."""
@@ -173,15 +177,16 @@ class Company:
         )
         changed = ask(beside, examples[worst].expand(len(rows)))
         counted = count != len(rows) and abs(float(changed.value[-1]) - answer) <= first.rounding
-        self._warn_of_rows(int(examples[worst]), (count, len(rows)), known, answer, counted=counted)
+        example = example_name(int(examples[worst]))
+        self._warn_of_rows(example, (count, len(rows)), known, answer, counted=counted)
 
     def _warn_of_rows(
-        self, example: int, rows: tuple[int, int], known: float, answer: float, *, counted: bool
+        self, example: str, rows: tuple[int, int], known: float, answer: float, *, counted: bool
     ) -> None:
         self.verdict = "The rows of this model depend on one another, as was warned of, and no baseline and no rule mends that."
         kind = "how many rows are in the call" if counted else "the other rows of the call"
         warn(
-            f"What this model says of a row depends on {kind}: F of a point of example {example} is {known:.4g} in a call of "
+            f"What this model says of a row depends on {kind}: F of a point of {example} is {known:.4g} in a call of "
             f"{rows[0]} row{'s' * (rows[0] != 1)} and {answer:.4g} in one of {rows[1]}, so maps mix examples and points of paths. "
             f"{self.suspects() or _REMEDY}",
             DependentRowsWarning,

@@ -23,6 +23,7 @@ from .descent.step_rules import Relative as Relative
 from .descent.step_rules import Shrinking as Shrinking
 from .descent.step_rules import StepRule as StepRule
 from .discretized import Discretized as Discretized
+from .discretized import NeighbourGraph as NeighbourGraph
 from .discretized import neighbour_graph as neighbour_graph
 from .elastic import ElasticBand as ElasticBand
 from .geodesic import Geodesic as Geodesic

@@ -113,8 +113,22 @@ def corners(path: PathLike, field: Field, start: Tensor, end: Tensor) -> tuple[T
 
     For pictures; holds the whole path in memory.
 
+    Args:
+        path: any path.
+        field: what it looks at, where it looks.
+        start: (R, B, \\*s), the references.
+        end: the inputs, (B, \\*s) or as ``start``.
+
     Returns:
         The clock (K+1,) and the points (K+1, R, B, \\*s).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> start, end = torch.zeros(1, 3, 2), torch.ones(1, 3, 2)
+        >>> field = ig.fields.Linear(torch.ones(2))
+        >>> clock, points = ig.paths.corners(ig.paths.Straight(4), field, start, end)
+        >>> clock.tolist(), points.shape
+        ([0.0, 0.25, 0.5, 0.75, 1.0], torch.Size([5, 1, 3, 2]))
     """
     clocks: list[Tensor] = []
     points: list[Tensor] = []

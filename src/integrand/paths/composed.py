@@ -30,6 +30,10 @@ class Composed(Path):
 
     ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it.
 
+    Args:
+        path: what is walked between anchors.
+        anchors: m, how many points of the straight line are passed.
+
     Raises:
         InputError: for fewer steps than stretches, and for paths that choose where they begin
             (``Descent``): they do not come by anchors.

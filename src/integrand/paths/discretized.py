@@ -11,7 +11,7 @@ and the points are made from them while they are handed out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -31,6 +31,7 @@ _SEARCH_ELEMENTS = 1 << 22  # numbers of candidates that are looked at at a time
 _ROUNDING = 1e-5  # of a word's length: how far it may be from its row in the table
 _ROUGHLY = 1e-2  # the same, where products of float32 matrices tell
 _SPARE = 64  # neighbours more than wanted, where these do
+_SAMPLE = 64  # rows of a table by which it is known again
 _NONE = -1  # instead of a row's number
 
 
@@ -57,8 +58,8 @@ class Discretized(Path):
     Args:
         table: (V, d), the vectors of all words.
         neighbours: how many nearest neighbours of a word are candidates (500); or the graph itself,
-            (V, k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, which saves
-            looking for them in every call.
+            (V, k) numbers of rows as ``ig.paths.neighbour_graph(table, k)`` finds them, or an
+            ``ig.paths.NeighbourGraph``, which remembers those that were looked for.
         steps: m, the anchors between the word and the baseline (30); the path has m + 1 pieces.
         strategy: "greedy" as above, the neighbour that has to be moved least; "maxcount": the one
             with the most coordinates between the baseline's and w_j's. Of equal ones the nearest to
@@ -92,7 +93,7 @@ class Discretized(Path):
     """
 
     table: Tensor
-    neighbours: int | Tensor = 500
+    neighbours: int | Tensor | NeighbourGraph = 500
     steps: int = 30
     strategy: str = "greedy"
 
@@ -111,14 +112,12 @@ class Discretized(Path):
         check_choice("strategy", self.strategy, _STRATEGIES)
         if isinstance(self.neighbours, Tensor):
             _check_graph(self.neighbours, len(self.table))
-        elif self.neighbours < 1:
-            raise InputError(
-                f"A word has at least one neighbour, not neighbours={self.neighbours}."
-            )
+        elif isinstance(self.neighbours, int):
+            _check_count(self.neighbours)
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:
         words = self._word_table(end)
-        anchors = self._anchors(words, start, end.expand_as(start))
+        anchors = self._anchors(words, start, end.expand_as(start), field)
         most = at_once(start.numel(), start.device)
         corners = [end.expand_as(start)]
         for number in range(1, self.segments + 1):
@@ -154,7 +153,7 @@ class Discretized(Path):
         onwards = (points - (points - start) / self.steps).clamp(low, high)
         return torch.where((wanted >= low) & (wanted <= high), wanted, onwards)
 
-    def _anchors(self, words: _WordTable, start: Tensor, end: Tensor) -> Tensor:
+    def _anchors(self, words: _WordTable, start: Tensor, end: Tensor, field: Field) -> Tensor:
         """The numbers (steps, R, B, \\*n) of the rows that each word walks by, −1 where it has reached the baseline."""
         moves = (start != end).any(-1)
         anchors = torch.full((self.steps, *moves.shape), _NONE, device=end.device)
@@ -166,7 +165,7 @@ class Discretized(Path):
         base, of_base = torch.unique(start[moves], dim=0, return_inverse=True)
         number, nearest, distance = words.find(word)
         if bool((number == _NONE).any()):
-            raise InputError(_missing_words(number, nearest, distance, of_word, moves))
+            raise InputError(_missing_words(number, nearest, distance, of_word, moves, field))
         pair, of_pair = torch.unique(of_word * len(base) + of_base, return_inverse=True)
         word_of, base_of = pair // len(base), pair % len(base)
         walks = self._walks(words, number[word_of], words.find(base)[0][base_of], base[base_of])
@@ -237,71 +236,141 @@ def neighbour_graph(table: Tensor, neighbours: int = 500) -> Tensor:
         [[1, 2], [0, 2], [1, 0]]
     """
     _check_table(table)
-    if neighbours < 1:
-        raise InputError(f"A word has at least one neighbour, not neighbours={neighbours}.")
+    _check_count(neighbours)
     words = _WordTable(table.detach(), neighbours)
     return words.near(torch.arange(len(table), device=table.device)).to(torch.int32)
+
+
+class NeighbourGraph:
+    """The nearest neighbours of the rows of one table, looked for when first asked for, and kept.
+
+    For ``ig.paths.Discretized(table, neighbours=…)`` of several calls over one vocabulary: a row is
+    looked for once. Rows in ``without`` are nobody's neighbours, such as special tokens.
+
+    Args:
+        count: how many neighbours a row has (500).
+        without: numbers of rows that are no neighbours.
+
+    Raises:
+        InputError: for less than one neighbour; and where it is used with another table than
+            before.
+
+    Cost:
+        V·d operations for each row that is asked about for the first time; ``count`` numbers of
+        memory for each.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> table = torch.tensor([[0.0, 0.0], [4.0, 4.0], [3.0, 2.0], [1.0, 1.0]])
+        >>> graph = ig.paths.NeighbourGraph(2, without=[3])
+        >>> path = ig.paths.Discretized(table, graph, steps=2)
+        >>> _, corners = ig.paths.corners(path, ig.fields.Linear(torch.ones(2)), table[:1, None], table[1:2])
+        >>> corners[:, 0, 0].tolist(), len(graph)
+        ([[0.0, 0.0], [0.0, 0.0], [3.0, 2.0], [4.0, 4.0]], 2)
+    """
+
+    def __init__(self, count: int = 500, without: Iterable[int] = ()) -> None:
+        _check_count(count)
+        self.count = count
+        self.without = tuple(sorted({int(row) for row in without}))
+        self._table: Tensor | None = None  # some rows of it
+        self._known = torch.empty(0, dtype=torch.long)  # (V,) where a row's neighbours are
+        self._rows = torch.empty(0, 0, dtype=torch.int32)  # (M, k) of those that were asked about
+
+    @classmethod
+    def of_table(cls, graph: Tensor, device: torch.device) -> NeighbourGraph:
+        """One that is there already: (V, k) numbers of rows."""
+        known = cls(max(1, graph.shape[1]))
+        known._rows = graph.to(device)
+        known._known = torch.arange(len(graph), device=device)
+        return known
+
+    def __repr__(self) -> str:
+        without = f", without {len(self.without)} rows" if self.without else ""
+        return f"<NeighbourGraph of {self.count}{without}, {len(self)} rows known>"
+
+    def __len__(self) -> int:
+        """Of how many rows the neighbours are known."""
+        return len(self._rows)
+
+    @property
+    def width(self) -> int:
+        """How many neighbours a row has, one at least."""
+        return max(1, self._rows.shape[1])
+
+    def opened(self, table: Tensor) -> None:
+        """Make it fit for a table (V, d), which is that of every use."""
+        sample = table[:: max(1, len(table) // _SAMPLE)].cpu()
+        other = self._table is not None and not torch.equal(self._table, sample)
+        if other or len(self._known) not in (0, len(table)):
+            raise InputError(
+                "The graph of neighbours was used with another table of words before: make one for each."
+            )
+        if not len(self._known):
+            rest = len(table) - 1 - sum(row < len(table) for row in self.without)
+            self._known = torch.full((len(table),), _NONE, device=table.device)
+            count = max(0, min(self.count, rest))
+            self._rows = torch.empty(0, count, dtype=torch.int32, device=table.device)
+        self._table = sample.clone()
+
+    def near(self, rows: Tensor, look: Callable[[Tensor], Tensor]) -> Tensor:
+        """The numbers (P, k) of the rows nearest to ``rows`` (P,), the nearest first; ``look``
+        finds those that are not known."""
+        if self._known.device != rows.device:
+            self._known, self._rows = self._known.to(rows.device), self._rows.to(rows.device)
+        new = torch.unique(rows[self._known[rows] == _NONE])
+        if len(new):
+            nearest = look(new)
+            first = len(self._rows)
+            self._rows = torch.cat([self._rows, nearest.to(self._rows.dtype)])
+            self._known[new] = torch.arange(first, first + len(new), device=new.device)
+        return self._rows[self._known[rows]].long()
 
 
 class _WordTable:
     """A table (V, d) of vectors: which row a vector is, and which rows are near a row. Neighbours
     are looked for when asked for."""
 
-    def __init__(self, table: Tensor, neighbours: int | Tensor) -> None:
+    def __init__(self, table: Tensor, neighbours: int | Tensor | NeighbourGraph) -> None:
         self.table = table
         self.middle = table.mean(0)
         self.centred = table - self.middle  # near the origin products lose less of the differences
         self.squares = self.centred.square().sum(1)
         self.size = table.norm(dim=1).mean()
-        self.known = torch.full(
-            (len(table),), _NONE, device=table.device
-        )  # where in the graph a row's neighbours are
         if isinstance(neighbours, Tensor):
-            self.graph = neighbours.to(table.device)
-            self.known = torch.arange(len(table), device=table.device)
-        else:
-            self.graph = torch.empty(
-                0, min(neighbours, len(table) - 1), dtype=torch.int32, device=table.device
-            )
+            neighbours = NeighbourGraph.of_table(neighbours, table.device)
+        elif isinstance(neighbours, int):
+            neighbours = NeighbourGraph(neighbours)
+        neighbours.opened(table)
+        self.graph = neighbours
 
     @property
     def width(self) -> int:
         """How many neighbours a row has, one at least."""
-        return max(1, self.graph.shape[1])
+        return self.graph.width
 
     def near(self, rows: Tensor) -> Tensor:
         """The numbers (P, k) of the rows nearest to ``rows`` (P,), the nearest first."""
-        new = torch.unique(rows[self.known[rows] == _NONE])
-        if len(new):
-            self.known[new] = torch.arange(
-                len(self.graph), len(self.graph) + len(new), device=new.device
-            )
-            most = max(
-                1,
-                _SEARCH_ELEMENTS
-                // max(len(self.table), (self.width + _SPARE) * self.table.shape[1]),
-            )
-            self.graph = torch.cat(
-                [self.graph, *(self._nearest(chunk) for chunk in torch.split(new, most))]
-            )
-        return self.graph[self.known[rows]].long()
+        return self.graph.near(rows, self._all_nearest)
+
+    def _all_nearest(self, rows: Tensor) -> Tensor:
+        taken = max(len(self.table), (self.width + _SPARE) * self.table.shape[1])
+        most = max(1, _SEARCH_ELEMENTS // taken)
+        return torch.cat([self._nearest(chunk) for chunk in torch.split(rows, most)])
 
     def _nearest(self, rows: Tensor) -> Tensor:
         """The rows (P, k) nearest to some: a few more by products of matrices, and of these the
         nearest, difference by difference."""
-        count = self.graph.shape[1]
+        without = [row for row in self.graph.without if row < len(self.table)]
+        rest = max(0, len(self.table) - 1 - len(without))
+        count = min(self.graph.count, rest)
         roughly = self._approximate_distances(self.centred[rows])
         roughly[torch.arange(len(rows), device=rows.device), rows] = float("inf")
+        roughly[:, without] = float("inf")
         # In the order of the table, so that of equally near ones the first come first.
-        candidates = (
-            roughly.topk(min(count + _SPARE, len(self.table) - 1), largest=False)
-            .indices.sort(1)
-            .values
-        )
+        candidates = roughly.topk(min(count + _SPARE, rest), largest=False).indices.sort(1).values
         distance = (self.table[candidates] - self.table[rows][:, None]).square_().sum(-1)
-        return candidates.gather(1, distance.argsort(dim=1, stable=True)[:, :count]).to(
-            self.graph.dtype
-        )
+        return candidates.gather(1, distance.argsort(dim=1, stable=True)[:, :count])
 
     def _approximate_distances(self, centred: Tensor) -> Tensor:
         """Squared distances (M, V) of vectors (M, d) to all rows, to about the rounding of their
@@ -349,6 +418,11 @@ def _check_table(table: Tensor) -> None:
         raise InputError("The table of words holds NaN or infinity.")
 
 
+def _check_count(neighbours: int) -> None:
+    if neighbours < 1:
+        raise InputError(f"A word has at least one neighbour, not neighbours={neighbours}.")
+
+
 def _check_graph(graph: Tensor, words: int) -> None:
     if (
         graph.ndim != 2
@@ -368,14 +442,19 @@ def _check_graph(graph: Tensor, words: int) -> None:
 
 
 def _missing_words(
-    number: Tensor, nearest: Tensor, distance: Tensor, of_word: Tensor, moves: Tensor
+    number: Tensor,
+    nearest: Tensor,
+    distance: Tensor,
+    of_word: Tensor,
+    moves: Tensor,
+    field: Field,
 ) -> str:
     """What to say of words that no row of the table is; ``moves`` (R, B, \\*n) says where words
     are, ``of_word`` which they are."""
     missing = number[of_word] == _NONE
     place = moves.nonzero()[missing][0].tolist()
     word = of_word[missing][0]
-    where = f"example {place[1]}" + (
+    where = field.example_name(place[1]) + (
         f", position {', '.join(map(str, place[2:]))}" if place[2:] else ""
     )
     return (

@@ -298,6 +298,8 @@ def as_json(result: TextAttribution) -> dict[str, Any]:
             "error": float(attribution.error[i]),
             "converged": bool(attribution.converged[i]),
         }
+        if result.half_precision_error:
+            stated["half_precision_error"] = result.half_precision_error[i]
         if result.matrices:
             stated["target_tokens"] = list(result.columns[i])
             stated["matrix"] = result.matrix[i].tolist()
@@ -306,6 +308,7 @@ def as_json(result: TextAttribution) -> dict[str, Any]:
     return {
         "texts": json_ready(texts),
         "method": repr(attribution.method),
+        "checkpointed": result.checkpointed,
         "gradients": cost.gradients,
         "seconds": cost.seconds,
         "integrand": metadata.version("integrand"),

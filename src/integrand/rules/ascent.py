@@ -34,7 +34,8 @@ class Ascent(Rule):
     segment without a length has none. It adds up to nothing.
 
     Args:
-        steps, iterations: m, and gradients per climb.
+        steps: m: climbs begin at m + 1 even points.
+        iterations: gradients per climb.
         rate: of a step, in units of input² per unit of F.
         gather: over the points: "max", "trapezoid" or "mean".
         signed: the largest gradient, as published, which prefers positive ones; False: the largest
@@ -45,6 +46,13 @@ class Ascent(Rule):
 
     References:
         Rahman, Lewis, Plis, "Geometrically Guided Integrated Gradients", arXiv 2206.05903.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Function(lambda z: -(z - 0.5).square().sum(1))
+        >>> rule = ig.rules.Ascent(steps=4, iterations=10)
+        >>> ig.Method(rule=rule)(field, torch.ones(1, 2)).values.round(decimals=2).tolist()
+        [[1.0, 1.0]]
     """
 
     steps: int = 50

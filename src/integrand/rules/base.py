@@ -22,7 +22,7 @@ from torch import Tensor
 from ..core.declared import Part, Stranger, check_callable, declared
 from ..core.features import Features
 from ..core.segment import Evaluation, Segment
-from ..core.shapes import ROUNDING, over
+from ..core.shapes import ROUNDING, over, unravelled
 from ..fields import Field
 from ..fields.base import SmoothPart
 
@@ -31,13 +31,15 @@ from ..fields.base import SmoothPart
 class Integrated:
     """A share, with its error estimate and the values of F its rule came by.
 
-    share (K, R, B, \\*s);  error (K, R, B) the estimated L2 error, NaN where the rule estimates
-                            none
-    begin, end (K, R, B) F at the pieces' ends where the rule came by it, NaN elsewhere; None where
-    it did not noise (G, K, R, B, \\*s) of a rule with random nodes: G vectors whose products add
-    up, on average, to the covariance of the share, of
-                 which G − 1 are independent; None of other rules, and where there are too few nodes
-                 to tell
+    Attributes:
+        share: (K, R, B, \\*s).
+        error: (K, R, B) the estimated L2 error, NaN where the rule estimates none.
+        begin: (K, R, B) F at the pieces' starts where the rule came by it, NaN elsewhere; None
+            where it did not.
+        end: (K, R, B) likewise at their ends.
+        noise: (G, K, R, B, \\*s) of a rule with random nodes: G vectors whose products add up, on
+            average, to the covariance of the share, of which G − 1 are independent; None of other
+            rules, and where there are too few nodes to tell.
     """
 
     share: Tensor
@@ -254,9 +256,29 @@ def mean_gradient(
 ) -> Tensor:
     """The weighted mean of gradients at nodes of each piece.
 
-        Σ_q w_q ∇F(start + t_q (end − start)) → (K, R, B, \\*s), in float32 at least
+        Σ_q w_q ∇F(start + t_q (end − start))
 
-    Nodes, weights and ``credit`` are those of ``mean_gradients``.
+    Args:
+        field: the scalar that is explained.
+        segment: K straight pieces of R references of B examples.
+        nodes: (n,) t_q, from 0 at the start of a piece to 1 at its end.
+        weights: (n,) w_q, which add up to one.
+        credit: what each gradient counts as, as in ``mean_gradients``; itself unless given.
+
+    Returns:
+        (K, R, B, \\*s) in float32 at least; zero on pieces of no length, which are not asked about.
+
+    Cost:
+        n gradients for each piece, in as many model calls as memory takes; memory does not grow
+        with n.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> corners = torch.tensor([[0.0, 0.0], [2.0, 4.0]])[:, None, None]
+        >>> field = ig.fields.Function(lambda z: z.prod(1))
+        >>> middle, one = torch.tensor([0.5]), torch.tensor([1.0])
+        >>> ig.rules.mean_gradient(field, ig.segments.polyline(corners), middle, one).flatten().tolist()
+        [2.0, 1.0]
     """
     group = torch.zeros(len(nodes), dtype=torch.long, device=segment.start.device)
     return mean_gradients(field, segment, nodes, weights, group, 1, credit)[0]
@@ -328,7 +350,7 @@ def row_picker(points: Tensor, place: Tensor) -> Callable[[Tensor], Tensor]:
     except (
         RuntimeError
     ):  # broadcast over references or examples: a flat one would be as many copies
-        k, r, b = torch.unravel_index(place, points.shape[:3])
+        k, r, b = unravelled(place, points.shape[:3])
         return lambda row: points[k[row], r[row], b[row]]
     return lambda row: flat[place[row]]
 

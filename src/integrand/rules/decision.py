@@ -39,6 +39,10 @@ class IntegratedDecisionGradients(Rule):
     gradient. ``pilot=1`` leaves the steps even. α is the path's clock: on a path of several
     segments, each takes ``steps`` nodes of its own.
 
+    Args:
+        steps: how many gradients, in the middle of as many steps.
+        pilot: F alone is looked at in so many even cells, to place the steps; 1 leaves them even.
+
     Cost:
         ``steps`` gradients and ``pilot`` + 1 values. Error O(1/steps²) for smooth F.
 
@@ -49,6 +53,13 @@ class IntegratedDecisionGradients(Rule):
         fall in front of the decision (nothing is then explained); φ' is a backward difference; and
         the mean over steps is divided by their number once more. Here the integral is what is
         computed.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Linear(torch.tensor([1.0, 2.0]))
+        >>> rule = ig.rules.IntegratedDecisionGradients()
+        >>> ig.Method(rule=rule)(field, torch.ones(1, 2)).values.round(decimals=3).tolist()
+        [[3.0, 6.0]]
     """
 
     steps: int = 50

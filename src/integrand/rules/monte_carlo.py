@@ -21,7 +21,7 @@ _FREEDOM = 16  # degrees of freedom that the error of a share, or of all shares 
 
 @part
 class MonteCarlo(Rule):
-    """Monte Carlo integration: ``n`` stratified random nodes per segment, unbiased for every n.
+    """Monte Carlo integration: stratified random nodes, unbiased for every n.
 
     Every reference has nodes of its own.
 
@@ -32,12 +32,22 @@ class MonteCarlo(Rule):
     seen); one node says nothing of its own error. Error O((Rn)^{-3/2}) where references do not
     matter, O((Rn)^{-1/2}) where they do.
 
+    Args:
+        n: nodes per segment and reference.
+        seed: of the nodes; the same for every example.
+
     Cost:
         n gradients.
 
     References:
         Sampling of Expected Gradients (Erion et al., 2021), with strata instead of independent
         draws.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> field = ig.fields.Linear(torch.tensor([1.0, 2.0]))
+        >>> ig.Method(rule=ig.rules.MonteCarlo(4))(field, torch.ones(1, 2)).values.tolist()
+        [[1.0, 2.0]]
     """
 
     n: int = 1

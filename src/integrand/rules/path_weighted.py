@@ -121,7 +121,7 @@ class PathWeighted(Rule):
 
 @part
 class Saturation:
-    """The first moment at which F has reached ``fraction`` of its largest value on the path.
+    """The first moment at which F has reached a fraction of its largest value on the path.
 
         α* = min {α : F(γ(α)) ≥ above + fraction · (max F − above)}
 
@@ -129,6 +129,7 @@ class Saturation:
     the threshold from the start, α* = 0.
 
     Args:
+        fraction: of the way from that level to the largest value of F.
         above: the level F is counted from: 0 as published, for scores that are about 0 at the
             baseline (probabilities); None for F where the path begins, which shifts along with F
             (logits, log-probabilities).
@@ -137,6 +138,11 @@ class Saturation:
 
     Cost:
         ``pilot`` + 1 values, at least two for each segment.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.rules.SaturationCutoff(ig.rules.Saturation(0.8, above=None))
+        SaturationCutoff(Saturation(0.8, None))
     """
 
     fraction: float = 0.9

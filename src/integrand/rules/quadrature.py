@@ -86,6 +86,9 @@ class Left(Quadrature):
 
         t = q/n,   w = 1/n,   error O(1/n)
 
+    Args:
+        n: how many equal pieces each segment of the path is cut into.
+
     Cost:
         n gradients.
     """
@@ -106,6 +109,9 @@ class Right(Quadrature):
     On a descent from the input this is the published rule of IG2: its gradients come with the path,
     for nothing.
 
+    Args:
+        n: how many equal pieces each segment of the path is cut into.
+
     Cost:
         n gradients.
     """
@@ -123,6 +129,9 @@ class Midpoint(Quadrature):
 
         t = (q+½)/n,   w = 1/n,   error O(1/n²)
 
+    Args:
+        n: how many equal pieces each segment of the path is cut into.
+
     Cost:
         n gradients.
     """
@@ -139,6 +148,9 @@ class Trapezoid(Quadrature):
     """Trapezoid rule: the mean gradient of both ends of each of ``n`` equal pieces.
 
         t = q/n,   w = ½, 1, …, 1, ½ over n,   error O(1/n²)
+
+    Args:
+        n: how many equal pieces each segment of the path is cut into.
 
     Cost:
         n + 1 gradients. The weights sum to one (peers' sum to (n − 1)/n).
@@ -159,6 +171,9 @@ class Simpson(Quadrature):
 
     Error O(1/n⁴).
 
+    Args:
+        n: how many equal pieces each segment of the path is cut into.
+
     Cost:
         2n + 1 gradients; where the path has paid for the ends (a descent), one per segment.
     """
@@ -178,6 +193,9 @@ class GaussLegendre(Quadrature):
     Exact for gradients that are polynomials of degree 2n − 1 along the segment.
 
     The best fixed rule for smooth models; on kinks (ReLU) its error falls like 1/n.
+
+    Args:
+        n: nodes on each segment of the path.
 
     Cost:
         n gradients.

@@ -9,6 +9,7 @@ from .driver import run as run
 from .engine import Engine as Engine
 from .engine import Job as Job
 from .engines import engine_named as engine_named
+from .language import TextModel as TextModel
 from .local import Local as Local
 from .ray import Ray as Ray
 from .recipe import Recipe as Recipe
@@ -29,6 +30,7 @@ __all__ = [
     "RunResults",
     "ShardStore",
     "Status",
+    "TextModel",
     "engine_named",
     "open",
     "run",

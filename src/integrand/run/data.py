@@ -8,11 +8,8 @@ reads decides how rows are handed to it: numbers as they are (``ArraySource``), 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,82 +20,16 @@ from torch import Tensor
 
 from ..core.optional import optional
 from ..core.shapes import describe
-from ..errors import ImageError, InputError, IntegrandError
-from ..images.files import pictures as pictures_in
+from ..errors import ImageError, InputError
 from ..images.models import ImageModel
 from ..model.doors import door_of
+from .language import LanguageRows, TextModel
+from .pictures import PictureCells, PictureFiles, Pictures
 from .recipe import DataSection
+from .source import ReadRows, Source, digest_of, words_of
+from .texts import CellRows, TextLines, Texts
 
 _NEEDS = "A run"
-
-
-@dataclass(frozen=True)
-class ReadRows:
-    """Rows as they were read.
-
-    x        (n, …) those that could be: a tensor, or an Arrow table of n rows
-    numbers  (n,) which rows these are
-    failed   number → why it could not be read
-    """
-
-    x: Any
-    numbers: list[int]
-    failed: dict[int, str]
-
-
-class Source(ABC):
-    """Rows in a fixed order."""
-
-    feature_names: tuple[str, ...] | None = None
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a row."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """The type that rows are explained in."""
-
-    @abstractmethod
-    def read(self, numbers: Sequence[int]) -> ReadRows:
-        """Rows by their numbers."""
-
-    def some(self, x: Any, start: int, stop: int) -> Any:
-        """Rows ``start`` to ``stop`` of what was read."""
-        return x[start:stop]
-
-    @abstractmethod
-    def digest(self, numbers: Sequence[int]) -> str:
-        """A hash of what the rows hold, which changes whenever one of them does."""
-
-    def read_or_said(self, numbers: Sequence[int]) -> ReadRows:
-        """Rows by their numbers; where reading them together fails, those that cannot be read alone
-        are said."""
-        try:
-            return self.read(numbers)
-        except Exception as error:  # whatever numpy, pyarrow and zarr raise of damaged files
-            if len(numbers) == 1:
-                return ReadRows(None, [], {numbers[0]: f"The row cannot be read: {_words(error)}"})
-        parts = [self.read_or_said([number]) for number in numbers]
-        kept = [number for part in parts for number in part.numbers]
-        failed = {number: reason for part in parts for number, reason in part.failed.items()}
-        return ReadRows(self.read(kept).x if kept else None, kept, failed)
-
-    def digest_or_said(self, numbers: Sequence[int]) -> str:
-        """The hash of rows, also of some that cannot be read."""
-        try:
-            return self.digest(numbers)
-        except Exception as error:  # as above
-            return _digest([b"unreadable", type(error).__name__.encode()])
-
-    def ids(self, numbers: Sequence[int]) -> list[str]:
-        """What rows are called."""
-        return [str(number) for number in numbers]
 
 
 class ArraySource(Source):
@@ -129,7 +60,7 @@ class ArraySource(Source):
         return ReadRows(x, list(numbers), {})
 
     def digest(self, numbers: Sequence[int]) -> str:
-        return _digest([np.ascontiguousarray(self._rows(numbers)).tobytes()])
+        return digest_of([np.ascontiguousarray(self._rows(numbers)).tobytes()])
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
         return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
@@ -206,7 +137,7 @@ class FrameSource(Source):
 
     def digest(self, numbers: Sequence[int]) -> str:
         rows = self.table.take(list(numbers)).to_pylist()
-        return _digest(
+        return digest_of(
             [repr(list(row.values())).encode("utf-8", "backslashreplace") for row in rows]
         )
 
@@ -271,7 +202,7 @@ class TextSource(Source):
                 encoded.append(self._encoded(self.texts.text(number)))
                 kept.append(number)
             except Exception as error:  # the user's encoder raises what it likes
-                failed[number] = _words(error)
+                failed[number] = words_of(error)
         return ReadRows(torch.cat(encoded) if encoded else None, kept, failed)
 
     def _encoded(self, text: str) -> Tensor:
@@ -288,82 +219,27 @@ class TextSource(Source):
         return rows.detach()
 
     def digest(self, numbers: Sequence[int]) -> str:
-        return _digest([self.texts.content(number) for number in numbers])
+        return digest_of([self.texts.content(number) for number in numbers])
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
         return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
 
 
-class Texts(ABC):
-    """Texts by number."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def content(self, number: int) -> bytes:
-        """The bytes of a text; the same only for the same text."""
-
-    def text(self, number: int) -> str:
-        """The text.
-
-        Raises:
-            InputError: for one that is none.
-        """
-        try:
-            return self.content(number).decode()
-        except UnicodeDecodeError as error:
-            raise InputError(f"The text is not in UTF-8: {error}.") from None
-
-
-class TextLines(Texts):
-    """The lines of a file, found once and read when they are needed."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        with file.open("rb") as opened:
-            lengths = np.fromiter((len(line) for line in opened), np.int64)
-        self.ends = np.cumsum(lengths)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def content(self, number: int) -> bytes:
-        start = int(self.ends[number - 1]) if number else 0
-        with self.file.open("rb") as opened:
-            opened.seek(start)
-            return opened.read(int(self.ends[number]) - start).rstrip(b"\r\n")
-
-
-class CellRows(Texts):
-    """A column of an Arrow table."""
-
-    def __init__(self, column: Any) -> None:
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def content(self, number: int) -> bytes:
-        cell = self.column[number].as_py()
-        return b"\xff" if cell is None else str(cell).encode()
-
-    def text(self, number: int) -> str:
-        if self.column[number].as_py() is None:
-            raise InputError("There is no text: the cell is empty.")
-        return super().text(number)
-
-
 class ImageSource(Source):
-    """Pictures of a folder, by name, prepared as a model sees them; a picture that cannot be read
-    is said."""
+    """Pictures of a folder or of a table, prepared as a model sees them; a picture that cannot be
+    read is said."""
 
-    def __init__(self, folder: Path, model: ImageModel, max_pixels: int) -> None:
-        self.folder, self.model, self.max_pixels = folder, model, max_pixels
-        self.files = [Path(name) for name in pictures_in(folder)]
+    def __init__(
+        self,
+        pictures: Pictures,
+        model: ImageModel,
+        max_pixels: int,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self.pictures, self.model, self.max_pixels, self.names = pictures, model, max_pixels, ids
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.pictures)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -374,48 +250,27 @@ class ImageSource(Source):
         return torch.float32
 
     def read(self, numbers: Sequence[int]) -> ReadRows:
-        pictures, kept, failed = [], [], {}
+        prepared, kept, failed = [], [], {}
         for number in numbers:
             try:
-                picture = self.model.prepare(self.files[number], max_pixels=self.max_pixels)
-                pictures.append(picture[0])
+                picture = self.pictures.picture(number)
+                prepared.append(self.model.prepare(picture, max_pixels=self.max_pixels)[0])
                 kept.append(number)
             except (ImageError, OSError) as error:
-                failed[number] = _words(error)
-        return ReadRows(torch.stack(pictures) if pictures else None, kept, failed)
+                failed[number] = words_of(error)
+        return ReadRows(torch.stack(prepared) if prepared else None, kept, failed)
 
     def digest(self, numbers: Sequence[int]) -> str:
-        return _digest([_content(self.files[number]) for number in numbers])
+        return digest_of([self.pictures.content(number) for number in numbers])
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
-        return [str(self.files[number].relative_to(self.folder)) for number in numbers]
-
-
-def _content(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "blake2b").digest()
-    except OSError as error:
-        return f"unreadable: {error.errno}".encode()
-
-
-def _words(error: Exception) -> str:
-    """Why something failed, on one line."""
-    text = " ".join(str(error).split())
-    return (
-        text if isinstance(error, IntegrandError | OSError) else f"{type(error).__name__}: {text}"
-    )
+        if self.names is not None:
+            return [self.names[number] for number in numbers]
+        return [self.pictures.name(number) for number in numbers]
 
 
 def _ids_of(table: Any, column: str | None) -> list[str] | None:
     return None if column is None else [str(value) for value in table[column].to_pylist()]
-
-
-def _digest(parts: Sequence[bytes]) -> str:
-    hashed = hashlib.blake2b(digest_size=16)
-    for content in parts:
-        hashed.update(len(content).to_bytes(8, "big") + content)
-    return hashed.hexdigest()
 
 
 # --- kinds ------------------------------------------------------------------------------------------------------------
@@ -432,7 +287,8 @@ def source_of(section: DataSection, folder: Path, model: object) -> Source:
         raise InputError(
             f"Data is read from a disk, not from {section.path!r}: mount it, or copy it; results may go to such a place."
         )
-    if section.kind in ("npy", "zarr", "images", "text") and (section.columns or section.id):
+    named = section.columns or section.id or section.continuation
+    if section.kind in ("npy", "zarr", "images", "text") and named:
         raise InputError(f"Data of kind {section.kind!r} has no columns to choose from.")
     try:
         if not path.exists():
@@ -506,18 +362,23 @@ def _huggingface(section: DataSection, path: Path, model: object) -> Source:
 
 def _of_table(section: DataSection, table: Any, model: object) -> Source:
     """A table as its model reads it: one column of texts, frames, or numbers."""
-    chosen = (*(section.columns or ()), *((section.id,) if section.id else ()))
-    for name in chosen:
+    chosen = (*(section.columns or ()), section.id, section.continuation)
+    for name in filter(None, chosen):
         if name not in table.column_names:
             raise InputError(
                 f"The data has no column {name!r}; it has {', '.join(map(repr, table.column_names[:12]))}."
             )
-    if isinstance(model, EncodedText):
+    if isinstance(model, EncodedText | TextModel):
         (name, *more) = section.columns or ("",)
         if more or not name:
             raise InputError('A model of texts reads one column: name it, columns = ["text"].')
         ids = _ids_of(table, section.id)
-        return TextSource(CellRows(table[name]), model, section.max_characters, ids)
+        if isinstance(model, EncodedText):
+            return TextSource(CellRows(table[name]), model, section.max_characters, ids)
+        follows = None if section.continuation is None else CellRows(table[section.continuation])
+        return LanguageRows(CellRows(table[name]), model, section, ids, follows)
+    if isinstance(model, ImageModel):
+        return _of_pictures(section, table, model)
     if section.door == "tables":
         return FrameSource(table, section.columns, section.id, model)
     if section.columns and len(section.columns) == 1:
@@ -525,6 +386,19 @@ def _of_table(section: DataSection, table: Any, model: object) -> Source:
         if rows is not None:
             return ArraySource(rows, _ids_of(table, section.id))
     return TableSource(table, section.columns, section.id)
+
+
+def _of_pictures(section: DataSection, table: Any, model: ImageModel) -> Source:
+    """A table with a column of pictures: bytes of files, or what ``datasets.Image`` makes of them."""
+    fitting = [name for name in table.column_names if PictureCells.takes(table.schema.field(name))]
+    names = section.columns or tuple(fitting)
+    if len(names) != 1 or names[0] not in fitting:
+        columns = ", ".join(map(repr, fitting)) or "none"
+        raise InputError(
+            f'A model of pictures reads one column of their bytes: name it, columns = ["image"]. Here such columns are: {columns}.'
+        )
+    cells = PictureCells(table[names[0]])
+    return ImageSource(cells, model, section.max_pixels, _ids_of(table, section.id))
 
 
 def _lists(column: Any) -> NDArray[Any] | None:
@@ -545,13 +419,16 @@ def _images(section: DataSection, path: Path, model: object) -> Source:
         raise InputError(
             "Pictures need a model that says how they are prepared: return an integrand.images.ImageModel."
         )
-    return ImageSource(path, model, section.max_pixels)
+    return ImageSource(PictureFiles(path), model, section.max_pixels)
 
 
 def _text(section: DataSection, path: Path, model: object) -> Source:
+    if isinstance(model, TextModel):
+        return LanguageRows(TextLines(path), model, section)
     if not isinstance(model, EncodedText):
         raise InputError(
-            "Texts need a model that says how they become numbers: return an integrand.run.EncodedText."
+            'Texts need a model that reads them: name = "hf:FOLDER", the folder of a model of Hugging Face, or a function that returns an '
+            "integrand.run.TextModel or an integrand.run.EncodedText."
         )
     return TextSource(TextLines(path), model, section.max_characters)
 

@@ -30,9 +30,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+_HUGGING_FACE = "hf:"
+
+
 class ModelSection(_Section):
     """Where the model comes from: ``import`` names a function of the user's, ``name`` a model that
-    is built in."""
+    is built in, or "hf:FOLDER", the local folder of a model of Hugging Face."""
 
     import_: Annotated[str | None, Field(alias="import")] = None
     name: str | None = None
@@ -40,6 +43,12 @@ class ModelSection(_Section):
     def model_post_init(self, context: object) -> None:
         if (self.import_ is None) == (self.name is None):
             raise ValueError('give import = "file.py:function", or name = "efficientnet-lite0"')
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of a model of Hugging Face, as the recipe names it."""
+        name = self.name or ""
+        return name.removeprefix(_HUGGING_FACE) if name.startswith(_HUGGING_FACE) else None
 
 
 class DataSection(_Section):
@@ -50,7 +59,9 @@ class DataSection(_Section):
     columns   of a table, in the order the model takes them; all that are numbers unless given
     id        a column that names rows; their numbers unless given
     door      "tables" for models that read frames, words included: pipelines of scikit-learn
-    max_pixels, max_characters   of a picture and of a text; larger ones are failed rows
+    continuation  a column of words that follow each text, whose log-probability is explained
+    max_pixels, max_characters, max_tokens   of a picture and of a text; larger ones are failed
+              rows. Maps of texts have max_tokens numbers, zeros behind the last token
     """
 
     kind: Literal["npy", "zarr", "csv", "parquet", "huggingface", "images", "text"]
@@ -60,6 +71,8 @@ class DataSection(_Section):
     door: Literal["tables"] | None = None
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     max_characters: Annotated[int, Field(ge=1)] = 1_000_000
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    continuation: str | None = None
 
     def model_post_init(self, context: object) -> None:
         if self.door == "tables" and self.kind not in ("csv", "parquet", "huggingface"):
@@ -82,6 +95,19 @@ class MethodSection(_Section):
     references: str | None = None
     batch: Annotated[int, Field(ge=1)] = 32
     metrics: dict[str, str] = Field(default_factory=dict)
+
+
+class TextSection(_Section):
+    """How texts are explained, where the model is one of Hugging Face; see ``ig.text.explain``.
+
+    baseline     "mean", "zero", "pad", "mask" or "unk"; several are averaged, or weighed
+    keep         which tokens stay where they are
+    granularity  what the numbers of a map are of
+    """
+
+    baseline: str | tuple[str, ...] = "mean"
+    keep: str | None = "special+template"
+    granularity: Literal["token", "word", "sentence"] = "token"
 
 
 class StoreSection(_Section):
@@ -119,6 +145,7 @@ class Recipe(_Section):
     model: ModelSection
     data: DataSection
     method: MethodSection = MethodSection()
+    text: TextSection = TextSection()
     store: StoreSection = StoreSection()
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,13 @@ class RunResults:
         csv = optional("pyarrow.csv", extra="run", needs=_NEEDS)
         table = self.table
         for place, field in enumerate(table.schema):
+            if pa.types.is_list(field.type):  # a CSV has no lists
+                lists = [
+                    None if words is None else json.dumps(words, ensure_ascii=False)
+                    for words in table[place].to_pylist()
+                ]
+                field = pa.field(field.name, pa.string())
+                table = table.set_column(place, field, pa.array(lists, pa.string()))
             if field.type == pa.string():
                 cells = [None if text is None else cell(text) for text in table[place].to_pylist()]
                 table = table.set_column(place, field, pa.array(cells, pa.string()))

@@ -25,21 +25,21 @@ from torch import Tensor
 from ..core.optional import optional
 from ..core.user_code import load_object
 from ..errors import InputError, IntegrandError, IntegrandWarning, SmallerCallsWarning
-from ..explain import explain
 from ..expressions.names import method as spelled_method
 from ..expressions.names import metric as spelled_metric
-from ..expressions.names import target as spelled_target
 from ..fields import Field
 from ..fields.adopt import adopting
 from ..images.models import ImageModel, as_image_model, load_model
 from ..integration.attribution import Attribution
-from ..metrics import judge
 from ..model.doors import door_of
 from ..model.network import parameter_dtype
 from ..tables.results import per_example
-from .data import EncodedText, Source, source_of
+from .data import EncodedText, source_of
+from .explainers import ImageExplainer, NumberExplainer, RowExplainer, RowMaps, TextExplainer
+from .language import TextModel
 from .recipe import Recipe
 from .reduce import Reduction
+from .source import Source
 from .store import Array, ManifestEntry, ShardStore, versions
 
 _NUMBERS = ("output", "base", "change", "residual", "gap", "error")
@@ -86,10 +86,11 @@ class ShardRows:
     note: list[str | None]
     numbers: dict[str, NDArray[np.float64]]
     converged: list[bool | None]
+    words: dict[str, list[list[str] | None]]
     gradients: int = 0
 
     @classmethod
-    def blank(cls, ids: list[str], metrics: Sequence[str]) -> ShardRows:
+    def blank(cls, ids: list[str], metrics: Sequence[str], words: Sequence[str] = ()) -> ShardRows:
         count = len(ids)
         return cls(
             ids,
@@ -98,6 +99,7 @@ class ShardRows:
             [None] * count,
             {name: np.full(count, np.nan) for name in (*_NUMBERS, *metrics)},
             [None] * count,
+            {name: [None] * count for name in words},
         )
 
 
@@ -148,23 +150,13 @@ class ShardWorker:
 
 @dataclass
 class PreparedRecipe:
-    """A recipe made ready: model, data, method, target, metrics, reduction.
-
-    dtype   rows are explained in it: the type of the model's weights
-    sized   whether the rows of a model call can be said; a field and a model of another library
-            have their own
-    """
+    """A recipe made ready: data, what explains its rows, metrics, reduction."""
 
     recipe: Recipe
-    model: Any
     source: Source
-    method: Any
-    target: Any
+    explainer: RowExplainer
     metrics: dict[str, Any]
     reduction: Reduction
-    dtype: torch.dtype
-    device: str = "cpu"
-    sized: bool = True
     arrays: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -193,22 +185,14 @@ class PreparedRecipe:
         words = {} if section.references is None else {"references": _references(recipe, base)}
         bare = section.method.isidentifier()
         method = section.method if bare else spelled_method(section.method, words)
-        target: Any = section.target
-        if isinstance(target, str) and target != "predicted":
-            target = spelled_target(target)
         metrics = {name: spelled_metric(text, words) for name, text in section.metrics.items()}
         reserved = [name for name in metrics if name in (*_NUMBERS, *_COLUMNS)]
         if reserved:
             raise InputError(f"method.metrics: {reserved[0]!r} is a column already: rename it.")
-        module = model.module if isinstance(model, ImageModel | EncodedText) else model
-        dtype = parameter_dtype(module) or source.dtype if callable(module) else torch.float64
+        explainer, dtype = _explainer(model, source, recipe, method, device)
         kept = torch.float64 if dtype == torch.float64 else torch.float32
         reduction = Reduction.of(recipe.store, source.shape, kept)
-        sized = not isinstance(module, Field) and door_of(module) is None
-        sized = sized and adopting(module) is None
-        if isinstance(module, torch.nn.Module) and device != "cpu":
-            module.to(device)
-        return cls(recipe, model, source, method, target, metrics, reduction, dtype, device, sized)
+        return cls(recipe, source, explainer, metrics, reduction)
 
     def table(self, shard: int, numbers: Sequence[int], rows: ShardRows) -> Any:
         """The rows of a shard as an Arrow table."""
@@ -225,6 +209,9 @@ class PreparedRecipe:
                 for name, column in rows.numbers.items()
             },
             "converged": pa.array(rows.converged, pa.bool_()),
+            **{
+                name: pa.array(column, pa.list_(pa.string())) for name, column in rows.words.items()
+            },
         }
         return pa.table(columns)
 
@@ -234,7 +221,7 @@ class PreparedRecipe:
         self, numbers: Sequence[int], doubts: Doubts = Doubts(), announce: Announce | None = None
     ) -> tuple[ShardRows, dict[Array, NDArray[Any]]]:
         """The maps of rows and what is known of them; rows that fail are blank, with the reason."""
-        rows = ShardRows.blank(self.source.ids(numbers), list(self.metrics))
+        rows = ShardRows.blank(self.source.ids(numbers), list(self.metrics), self.explainer.words)
         stored = {
             name: np.full((len(numbers), *array.shape), array.fill, array.dtype)
             for name, array in self.arrays.items()
@@ -276,7 +263,7 @@ class PreparedRecipe:
             if isinstance(part, str):
                 rows.reason[places[0]] = part
                 continue
-            reduced = self.reduction(_plain(part.attribution.values))
+            reduced = self.reduction(part.maps.values)
             for name, tensor in (
                 ("values", reduced.values),
                 ("scale", reduced.scale),
@@ -285,11 +272,14 @@ class PreparedRecipe:
                 if tensor is not None:
                     stored[name][places] = tensor.cpu().numpy()
             columns = {**per_example(part.attribution), **part.scores}
+            for name, texts in part.maps.words.items():
+                for place, words in zip(places, texts, strict=True):
+                    rows.words[name][place] = [_in_utf8(word) for word in words]
             for name, numbers in rows.numbers.items():
                 numbers[places] = columns[name]
-            for k, place in enumerate(places):
+            for place, converged in zip(places, part.attribution.converged.tolist(), strict=True):
                 rows.status[place] = "ok"
-                rows.converged[place] = bool(part.attribution.converged[k])
+                rows.converged[place] = converged
                 rows.note[place] = part.note
             rows.gradients += part.attribution.cost.gradients
 
@@ -316,30 +306,14 @@ class PreparedRecipe:
                 yield part, kept
 
     def _explain(self, x: Any, numbers: list[int]) -> ExplainedRows:
-        section = self.recipe.method
-        if isinstance(x, Tensor):
-            x = x.to(self.device, self.dtype)
+        seed = _seed(self.recipe.method.seed, numbers[0])
         with warnings.catch_warnings(record=True) as caught:
             # What they warn of is in the table: gap, error, converged, note.
             warnings.simplefilter("ignore", IntegrandWarning)
             warnings.simplefilter("always", SmallerCallsWarning)
-            prepared = isinstance(self.model, ImageModel | EncodedText)
-            module = self.model.module if prepared else self.model
-            options: dict[str, Any] = {} if section.tol is None else {"tol": section.tol}
-            if self.sized:
-                options["batch_size"] = section.batch
-            if isinstance(self.model, ImageModel):
-                options["normalisation"] = self.model.normalisation
-            attribution = explain(
-                module,
-                x,
-                target=self.target,
-                method=self.method,
-                seed=_seed(section.seed, numbers[0]),
-                **options,
-            )
+            maps = self.explainer(x, seed)
             scores = {
-                name: judge(module, x, attribution, metric, target=self.target)
+                name: self.explainer.score(x, maps.attribution, metric)
                 .detach()
                 .cpu()
                 .double()
@@ -347,16 +321,39 @@ class PreparedRecipe:
                 for name, metric in self.metrics.items()
             }
         smaller = [str(w.message) for w in caught if issubclass(w.category, SmallerCallsWarning)]
-        return ExplainedRows(attribution, scores, smaller[-1] if smaller else None)
+        return ExplainedRows(maps, scores, smaller[-1] if smaller else None)
 
 
 @dataclass(frozen=True)
 class ExplainedRows:
     """Rows that were explained together: their maps, the metrics of these, and what is to be noted."""
 
-    attribution: Attribution
+    maps: RowMaps
     scores: dict[str, NDArray[Any]]
     note: str | None = None
+
+    @property
+    def attribution(self) -> Attribution:
+        return self.maps.attribution
+
+
+def _explainer(
+    model: Any, source: Source, recipe: Recipe, method: Any, device: str
+) -> tuple[RowExplainer, torch.dtype]:
+    """What explains the rows, and the type of its numbers: that of the model's weights."""
+    if isinstance(model, TextModel):
+        dtype = parameter_dtype(model.language.module) or source.dtype
+        return TextExplainer(model, recipe, method, device), dtype
+    module = model.module if isinstance(model, ImageModel | EncodedText) else model
+    dtype = parameter_dtype(module) or source.dtype if callable(module) else torch.float64
+    if isinstance(module, torch.nn.Module) and device != "cpu":
+        module.to(device)
+    if isinstance(model, ImageModel):
+        return ImageExplainer(model, recipe, method, dtype, device), dtype
+    # A field and a model of another library have calls of their own.
+    sized = not isinstance(module, Field) and door_of(module) is None
+    sized = sized and adopting(module) is None
+    return NumberExplainer(module, recipe, method, dtype, device, sized=sized), dtype
 
 
 def _joined(note: str, more: str | None) -> str:
@@ -370,20 +367,17 @@ def _nobody(kind: str, row: int) -> None:
 def _texts(texts: Sequence[str | None]) -> Any:
     """A column of texts; what is in no character set (names of files, say) is written out."""
     pa = optional("pyarrow", extra="run", needs="integrand.run")
-    plain = [t if t is None else t.encode("utf-8", "backslashreplace").decode() for t in texts]
-    return pa.array(plain, pa.string())
+    return pa.array([text if text is None else _in_utf8(text) for text in texts], pa.string())
+
+
+def _in_utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _seed(seed: int, first: int) -> int:
     """A seed for the batch that begins at a row."""
     digest = hashlib.blake2b(f"{seed}:{first}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
-
-
-def _plain(values: Any) -> Tensor:
-    if not isinstance(values, Tensor):
-        raise InputError("A run stores maps of one input tensor; these are of several.")
-    return values.detach()
 
 
 def _reason(error: Exception) -> str:
@@ -393,10 +387,13 @@ def _reason(error: Exception) -> str:
 
 def _model(recipe: Recipe, base: Path) -> Any:
     section = recipe.model
+    if section.folder is not None:
+        return TextModel(Path(base, section.folder))
     if section.name is not None:
         return load_model(section.name)
     assert section.import_ is not None
-    model = load_object(section.import_, base, ready=(ImageModel, EncodedText, Field))
+    ready = (ImageModel, EncodedText, TextModel, Field)
+    model = load_object(section.import_, base, ready=ready)
     return as_image_model(model, section.import_) if recipe.data.kind == "images" else model
 
 

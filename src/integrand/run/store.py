@@ -12,9 +12,11 @@ is killed in between leaves files that nothing points at, and that the next run 
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import json
+import math
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +38,8 @@ _NEEDS = "integrand.run"
 optional("pydantic", extra="run", needs=_NEEDS)
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter  # noqa: E402
 
-_FORMAT = 1
+_FORMAT = 2
+_CHUNK_BYTES = 2**18
 INPUTS = "inputs.npy"
 """Rows that were handed over as an array: the one file that may lie in a folder before its run does."""
 
@@ -256,16 +259,13 @@ class ShardStore:
 
     def _entries(self) -> dict[int, ManifestEntry]:
         entries: dict[int, ManifestEntry] = {}
-        shards = self.shards
+        full, rest = divmod(self.rows, self.size)
         for name in self.storage.names("manifest"):
             if not name.endswith(".jsonl"):
                 continue
             for entry in ManifestEntry.all_of(self.storage.read(f"manifest/{name}")):
-                if (
-                    entry.fingerprint == self.fingerprint
-                    and entry.shard < shards
-                    and entry.rows == len(self.rows_of(entry.shard))
-                ):
+                rows = self.size if entry.shard < full else rest if entry.shard == full else 0
+                if entry.rows == rows > 0 and entry.fingerprint == self.fingerprint:
                     entries[entry.shard] = entry  # of two, the later: it wrote over the files
         return entries
 
@@ -285,10 +285,10 @@ class ShardStore:
 
     def status_of(self, entries: Collection[ManifestEntry]) -> Status:
         """How far a run is with these shards done."""
-        counts = np.array(
-            [(e.rows, e.failed, e.incomplete, e.gradients) for e in entries], np.int64
-        ).reshape(-1, 4)
-        rows, failed, incomplete, gradients = map(int, counts.sum(0))
+        rows = sum(entry.rows for entry in entries)
+        failed = sum(entry.failed for entry in entries)
+        incomplete = sum(entry.incomplete for entry in entries)
+        gradients = sum(entry.gradients for entry in entries)
         seconds = sum(entry.seconds for entry in entries)
         return Status(
             self.shards, len(entries), rows, self.rows, failed, incomplete, gradients, seconds
@@ -327,14 +327,14 @@ class ShardStore:
     def _in_memory(
         self, array: Array, rows: int, content: NDArray[Any] | None = None
     ) -> dict[str, bytes]:
-        """The bytes of the keys of a Zarr array of so many rows, with one chunk a row."""
+        """The bytes of the keys of a Zarr array of so many rows."""
         zarr = optional("zarr", extra="run", needs=_NEEDS)
         contents: dict[str, Any] = {}
         made = zarr.create_array(
             zarr.storage.MemoryStore(contents),
             shape=(rows, *array.shape),
             dtype=array.dtype,
-            chunks=(1, *array.shape),
+            chunks=(_rows_per_chunk(array, self.size), *array.shape),
             shards=(self.size, *array.shape),
             fill_value=array.fill,
             compressors=zarr.codecs.ZstdCodec(level=3, checksum=True),
@@ -375,6 +375,18 @@ class Manifest:
         self.journal.append(entry.line())
 
 
+def _rows_per_chunk(array: Array, size: int) -> int:
+    """How many rows are compressed together: a divisor of a shard's size.
+
+    A chunk costs most of a millisecond, whatever it holds, and reading one row reads its chunk: small
+    rows share one.
+    """
+    row = math.prod(array.shape) * np.dtype(array.dtype).itemsize
+    fitting = max(1, _CHUNK_BYTES // max(row, 1))
+    return max(n for n in range(1, min(size, fitting) + 1) if size % n == 0)
+
+
+@functools.cache
 def versions() -> str:
     """What computed: versions of the packages that decide the last bits."""
     return ", ".join(f"{name} {metadata.version(name)}" for name in ("integrand", "torch", "numpy"))

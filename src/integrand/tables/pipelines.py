@@ -23,6 +23,7 @@ from torch import Tensor
 from ..core.frames import Cell, Table, column_names, is_frame
 from ..core.optional import is_instance, optional
 from ..errors import InputError, MixedColumnsWarning, UnknownName, warn
+from ..fields.fitted import fitted
 from ..model.doors import Door, Encoding, listed
 from .transformers import Sources, goes_in, passes, through
 
@@ -221,8 +222,9 @@ class PipelineDoor(Door):
         names = [name for name, _ in model.steps]
         step = options.get("attribute_after")
         last = len(names) - 2 if step is None else _place(step, names)
-        encoding = PipelineEncoding(model.steps, last + 1, table)
-        encoding.warn_of_mixtures()
+        with fitted(model):
+            encoding = PipelineEncoding(model.steps, last + 1, table)
+            encoding.warn_of_mixtures()
         behind = model.steps[last + 1 :]
         return encoding, behind[0][1] if len(behind) == 1 else model[last + 1 :]
 

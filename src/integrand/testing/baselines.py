@@ -22,6 +22,18 @@ def check_baseline(
     * The same call gives the same references, also for each example alone, and leaves the inputs
       and the global generators alone.
     * It has a name for reports.
+
+    Args:
+        baseline: what is checked.
+        x: inputs; a few rows of numbers unless given.
+        field: what it may ask; a small network unless given.
+
+    Raises:
+        AssertionError: with what was promised, and what came instead.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.testing.check_baseline(ig.baselines.Constant(0.5))
     """
     x = waves(3, 4) if x is None else x
     field = field or Function(smooth)

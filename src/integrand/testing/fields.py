@@ -34,6 +34,15 @@ def check_field(
       whichever of them it is given to.
     * Nothing given is changed, and no global generator is drawn from. ``differentiable=False`` for
       fields that only know their share.
+
+    Args:
+        field: what is checked.
+        x: (B, \\*s) inputs of its own kind, two at least.
+        tolerance: how far finite differences may be from the gradient, relatively.
+        differentiable: False for fields that only know their share.
+
+    Raises:
+        AssertionError: with what was promised, and what came instead.
     """
     say(len(x) >= 2, "Give check_field at least two examples.")
     index = torch.arange(len(x), device=x.device)

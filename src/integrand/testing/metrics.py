@@ -60,7 +60,15 @@ def check_metric(
             baselines.
         masks: where the evidence is, for metrics of localisation; by default every other feature.
         normalisation: what numbers the model takes for which colours, for metrics of pictures.
+        scale_invariant: whether maps times a positive number are to be worth the same.
         tolerance: how far apart numbers may be that should be equal.
+
+    Raises:
+        AssertionError: with what was promised, and what came instead.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.testing.check_metric("deletion")
     """
     metric = as_metric(metric)
     say(

@@ -54,6 +54,20 @@ def check_path(
 
     Without arguments the problem is three features, two references, three examples; give your own
     field and inputs for paths that need images or a model.
+
+    Args:
+        path: what is checked.
+        field: what it may ask; three features unless given.
+        x: (B, \\*s) inputs for the field.
+        references: (R, B, \\*s) where it starts.
+        own_start: whether it chooses its own start.
+
+    Raises:
+        AssertionError: with what was promised, and what came instead.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.testing.check_path(ig.paths.Straight(3))
     """
     default = field is None and x is None
     field = field or Function(smooth)

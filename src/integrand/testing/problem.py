@@ -10,7 +10,12 @@ from ..core.shapes import flattened
 
 def waves(*shape: int, phase: float = 0.0) -> Tensor:
     """Numbers between −1 and 1 in float64, the same on every machine and without an obvious
-    pattern."""
+    pattern.
+
+    Args:
+        shape: of what is returned.
+        phase: another gives other numbers.
+    """
     n = torch.arange(1, 1 + int(torch.Size(shape).numel()), dtype=torch.float64)
     return torch.sin(phase + 1.7 * n + 0.013 * n * n).reshape(shape)
 
@@ -24,7 +29,12 @@ def smooth(z: Tensor) -> Tensor:
 
 def tanh_network(features: int = 6, classes: int = 3) -> nn.Module:
     """A small smooth classifier in float64, the same on every machine and drawn from no
-    generator."""
+    generator.
+
+    Args:
+        features: of an input.
+        classes: of the output.
+    """
     with torch.device("meta"):  # where nothing is drawn
         model = nn.Sequential(nn.Linear(features, 8), nn.Tanh(), nn.Linear(8, classes)).double()
     model = model.to_empty(device="cpu").eval()

@@ -45,6 +45,19 @@ def check_rule(
     * The segment is not changed, and no global generator is drawn from.
 
     Rules that ask for a field's exact share are checked on fields that have one only: a linear one.
+
+    Args:
+        rule: what is checked.
+        complete: whether its shares are to add up; what it says of itself unless given.
+        order: its order of convergence, where it is to be checked.
+        linear: False for rules that give credit otherwise than by displacement times gradient.
+
+    Raises:
+        AssertionError: with what was promised, and what came instead.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.testing.check_rule(ig.rules.Simpson(), order=4)
     """
     complete = as_rule(rule).complete if complete is None else complete
     segment = polyline(waves(3, 2, 3, 4, phase=0.2))

@@ -28,6 +28,19 @@ def check_weighting(
       generator is drawn from.
     * The same call gives the same weights.
     * ``beforehand``, where it is there, says the same without looking at shares.
+
+    Args:
+        weighting: what is checked.
+        field: what it may ask; a small network unless given.
+        x: (B, \\*s) inputs for the field.
+        shares: (R, B, \\*s) to be weighed.
+
+    Raises:
+        AssertionError: with what was promised, and what came instead.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.testing.check_weighting(ig.weightings.Uniform())
     """
     weighting = as_weighting(weighting)
     x = waves(3, 6, phase=0.3) if x is None else x

@@ -5,7 +5,8 @@ ig.text.explain(model, tokenizer, "The capital of France is", target=" Paris")
 
 from .baselines import Corrupt, Sampled
 from .context import ContextDependence, context_dependence, without_sources
-from .explain import explain, explain_ids
+from .cost import CostEstimate
+from .explain import estimate_cost, explain, explain_ids
 from .result import Scored, TextAttribution
 from .targets import Continuation, MaskedToken, NextToken, Span, TokenLabel
 
@@ -13,6 +14,7 @@ __all__ = [
     "ContextDependence",
     "Continuation",
     "Corrupt",
+    "CostEstimate",
     "MaskedToken",
     "NextToken",
     "Sampled",
@@ -21,6 +23,7 @@ __all__ = [
     "TextAttribution",
     "TokenLabel",
     "context_dependence",
+    "estimate_cost",
     "explain",
     "explain_ids",
     "without_sources",

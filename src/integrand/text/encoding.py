@@ -8,9 +8,12 @@ stands, whatever the tokenizer calls its pieces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
+
+import numpy as np
+from torch import Tensor
 
 from ..errors import InputError
 from .models import LanguageModel, Tokenizer
@@ -85,6 +88,8 @@ def encode(tokenizer: Tokenizer, text: TextLike, model: LanguageModel | None = N
         encoded = _encoded(tokenizer, text, _tokenised(tokenizer, text))
     elif isinstance(text, tuple):
         encoded = _pair(tokenizer, text)
+    elif not isinstance(text, list | Mapping):
+        raise InputError(_no_text(text))
     else:
         encoded = _chat(tokenizer, text)
     if not encoded.ids:
@@ -106,11 +111,26 @@ def _tokenised(tokenizer: Tokenizer, *texts: str, **options: Any) -> Any:
 
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
-        raise InputError(
-            f"A text is a str, a pair (text, text) or a list of messages of a chat, not a {type(text).__name__}."
-        )
+        raise InputError(_no_text(text))
     if not text.strip():
         raise InputError("The text is empty: there is no token to explain.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The text holds half of a character at place {error.start} (a surrogate), which no tokenizer reads: decode it from its bytes again."
+        ) from error
+
+
+def _no_text(text: object) -> str:
+    """What to say of something that is no text."""
+    kind = type(text).__name__
+    advice = ": token ids are explained by ig.text.explain_ids" if _holds_numbers(text) else ""
+    return f"A text is a str, a pair (text, text) or a list of messages of a chat, not a {kind}{advice}."
+
+
+def _holds_numbers(text: object) -> bool:
+    return isinstance(text, int | Tensor | np.ndarray)
 
 
 def check_tokens(ids: Sequence[int], model: LanguageModel) -> None:
@@ -121,8 +141,8 @@ def check_tokens(ids: Sequence[int], model: LanguageModel) -> None:
     """
     if model.rows is not None and ids and max(ids) >= model.rows:
         raise InputError(
-            f"The tokenizer is that of another model: it makes token {max(ids)}, and the embedding table of {model.name} has "
-            f"{model.rows} rows."
+            f"There is no token {max(ids)} in the embedding table of {model.name}, which has {model.rows} rows: the ids, or the tokenizer "
+            "that made them, are those of another model."
         )
     if ids and min(ids) < 0:
         raise InputError(f"Token ids are 0 or more, and {min(ids)} is among them.")
@@ -167,6 +187,31 @@ def special_ids(tokenizer: Tokenizer) -> set[int]:
     """The ids of special tokens. The one for unknown words is none: it stands for a word of the
     text."""
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+
+def encoded_ids(
+    ids: Sequence[int], types: Sequence[int], tokenizer: Tokenizer | None, model: LanguageModel
+) -> Encoded:
+    """Token ids that there is no text of, named by a tokenizer where there is one.
+
+    Raises:
+        InputError: for tokens that the model does not know, and more of them than it reads.
+    """
+    check_tokens(ids, model)
+    names = [str(token) for token in ids]
+    special: set[int] = set()
+    if tokenizer is not None:
+        names = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
+        special = special_ids(tokenizer)
+    return Encoded(
+        "",
+        tuple(ids),
+        tuple(names),
+        (_NOWHERE,) * len(ids),
+        tuple(token in special for token in ids),
+        (False,) * len(ids),
+        tuple(types),
+    )
 
 
 def _types(output: Any, ids: Sequence[int]) -> tuple[int, ...]:
@@ -272,6 +317,8 @@ def listed_texts(texts: Any) -> list[TextLike]:
     """
     if isinstance(texts, str | tuple | Mapping):
         return [texts if not isinstance(texts, Mapping) else [texts]]
+    if isinstance(texts, bytes | Tensor | np.ndarray) or not isinstance(texts, Iterable):
+        raise InputError(_no_text(texts))
     entries = list(texts)
     if not entries:
         raise InputError("There are no texts: give one at least.")

@@ -10,59 +10,43 @@ begin where they end, so that they get exactly nothing.
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..baselines import Baseline, Given
-from ..core.random import reseeded
-from ..core.shapes import describe, norm
-from ..errors import (
-    InputError,
-    IntegrandError,
-    IntegrandWarning,
-    NonFiniteGradient,
-    ShapeError,
-    warn,
-)
+from ..core.shapes import describe
+from ..errors import InputError, ShapeError
 from ..explain import Progress
-from ..explain import explain as explain_inputs
-from ..explain_targets import explain_targets
-from ..integration.attribution import Attribution, ExplainerLike, as_explainer
-from ..integration.cost import Cost
-from ..methods import about
-from .baselines import BaselineLike, Batch, references_of
-from .batch_questions import Questions, ask, passes
+from ..integration.attribution import ExplainerLike
+from .baselines import BaselineLike
+from .cost import CostEstimate
 from .encoding import (
     Encoded,
     check_tokenizer,
-    check_tokens,
     encode,
+    encoded_ids,
     listed_texts,
-    special_ids,
     with_sources,
 )
-from .forward import OutputReader
-from .keeping import Keep, kept_tokens
+from .job import Prepared, TextJob
+from .keeping import Keep
 from .layout import Row, padded_rows
+from .memory import Checkpoint
 from .models import (
     CAUSAL,
-    LanguageModel,
     ModelLike,
-    Tokenizer,
     TokenizerLike,
     language_model,
     tokenizer_of,
 )
 from .questions import Asker
 from .result import TextAttribution
+
+Preflight = bool | Callable[[CostEstimate], None]
+"""Who is told beforehand what it will take."""
 
 
 def explain(
@@ -82,6 +66,9 @@ def explain(
     max_new_tokens: int = 16,
     embeddings: str | nn.Module | None = None,
     batch_size: int | None = None,
+    checkpoint: Checkpoint = "auto",
+    check_precision: bool = True,
+    preflight: Preflight = False,
     progress: Progress = False,
     **options: Any,
 ) -> TextAttribution:
@@ -121,6 +108,16 @@ def explain(
         max_new_tokens: how much the model writes, where it is asked to.
         embeddings: the layer that makes vectors of token ids, where the model does not say.
         batch_size: rows per model call, at most.
+        checkpoint: whether the model's repeated blocks (modules of one class in an
+            ``nn.ModuleList``) run again on the way back, so that the activations of one are kept
+            at a time: the same numbers, about 1.5 times the time. "auto" does where what a call
+            keeps would take more than half of the memory that is free; ``result.checkpointed``
+            says so. Gradient checkpointing of transformers does nothing in eval mode.
+        check_precision: of models in half precision, measure what that adds to the map
+            (``result.half_precision_error``): six more gradients for each text, and room for the
+            weights in float32.
+        preflight: say beforehand what it will take: True for a line on stderr, or a callable that
+            is given a ``CostEstimate``. A gradient more, and two short passes.
         progress: as in ``ig.explain``.
         **options: of the published method.
 
@@ -138,22 +135,104 @@ def explain(
         Sundararajan, Taly, Yan, ICML 2017 (arXiv 1703.01365). That the first token, where attention
         rests, should stay as it is, was measured here (``docs/usage/text.md``).
     """
+    job = _job_of_texts(
+        model, tokenizer, texts, keep, sources, max_new_tokens, embeddings, checkpoint
+    )
+    options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
+    prepared = job.prepared(target, method, baseline, per_token=per_token, **options)
+    _tell(preflight, job, prepared)
+    return job.run(prepared, check_precision=check_precision).by(granularity)
+
+
+def estimate_cost(
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
+    texts: Any,
+    *,
+    target: Any = None,
+    method: str | ExplainerLike = "integrated",
+    baseline: BaselineLike = "mean",
+    keep: Keep = "special+template",
+    per_token: bool = False,
+    tol: float | None = None,
+    seed: int | None = None,
+    max_new_tokens: int = 16,
+    embeddings: str | nn.Module | None = None,
+    batch_size: int | None = None,
+    checkpoint: Checkpoint = "auto",
+    **options: Any,
+) -> CostEstimate:
+    """What ``explain`` would take for the same arguments: gradients, memory and time.
+
+    Args:
+        model: as in ``explain``.
+        tokenizer: as in ``explain``.
+        texts: as in ``explain``.
+        target: as in ``explain``.
+        method: as in ``explain``.
+        baseline: as in ``explain``.
+        keep: as in ``explain``.
+        per_token: as in ``explain``.
+        tol: as in ``explain``.
+        seed: as in ``explain``.
+        max_new_tokens: as in ``explain``.
+        embeddings: as in ``explain``.
+        batch_size: as in ``explain``.
+        checkpoint: as in ``explain``.
+        **options: as in ``explain``.
+
+    Returns:
+        A ``CostEstimate``, which prints as "2,048 tokens × 16 gradients ≈ 1.1 GB, 3 min".
+
+    Raises:
+        IntegrandError: as ``explain``.
+
+    Cost:
+        one gradient of the longest text, and forward passes of an eighth and a quarter of it; what
+        the target takes, such as writing an answer.
+    """
+    job = _job_of_texts(model, tokenizer, texts, keep, None, max_new_tokens, embeddings, checkpoint)
+    options = {"tol": tol, "seed": seed, "batch_size": batch_size, **options}
+    return job.estimate(job.prepared(target, method, baseline, per_token=per_token, **options))
+
+
+def _job_of_texts(
+    model: ModelLike,
+    tokenizer: TokenizerLike | None,
+    texts: Any,
+    keep: Keep,
+    sources: Sequence[str] | Sequence[Sequence[str]] | None,
+    max_new_tokens: int,
+    embeddings: str | nn.Module | None,
+    checkpoint: Checkpoint,
+) -> TextJob:
     language = language_model(model, embeddings)
-    tokenizer = tokenizer_of(tokenizer, model)
-    check_tokenizer(tokenizer, language)
-    entries = listed_texts(texts)
-    encoded = [encode(tokenizer, entry, language) for entry in entries]
+    words = tokenizer_of(tokenizer, model)
+    check_tokenizer(words, language)
+    encoded = [encode(words, entry, language) for entry in listed_texts(texts)]
     encoded = _with_all_sources(encoded, sources)
-    asker = Asker(language, tokenizer, max_new_tokens)
+    asker = Asker(language, words, max_new_tokens)
     rows = padded_rows(
         [text.ids for text in encoded],
         [text.types for text in encoded],
         asker.pad,
         left=language.kind == CAUSAL,
     )
-    job = _TextJob(language, asker, encoded, rows, keep)
-    options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
-    return job.run(target, method, baseline, per_token=per_token, **options).by(granularity)
+    return TextJob(language, asker, encoded, rows, keep, checkpoint)
+
+
+def _tell(preflight: Preflight, job: TextJob, prepared: Prepared) -> None:
+    """Say what it will take, to whom it is wanted for."""
+    if preflight is False:
+        return
+    if preflight is True:
+        print(job.estimate(prepared), file=sys.stderr, flush=True)
+    elif callable(preflight):
+        preflight(job.estimate(prepared))
+    else:
+        raise InputError(
+            f"preflight is True, False or a callable that is given a CostEstimate, not {preflight!r}."
+        )
 
 
 def explain_ids(
@@ -173,6 +252,9 @@ def explain_ids(
     max_new_tokens: int = 16,
     embeddings: str | nn.Module | None = None,
     batch_size: int | None = None,
+    checkpoint: Checkpoint = "auto",
+    check_precision: bool = True,
+    preflight: Preflight = False,
     progress: Progress = False,
     **options: Any,
 ) -> TextAttribution:
@@ -197,6 +279,9 @@ def explain_ids(
         max_new_tokens: as in ``explain``.
         embeddings: as in ``explain``.
         batch_size: as in ``explain``.
+        checkpoint: as in ``explain``.
+        check_precision: as in ``explain``.
+        preflight: as in ``explain``.
         progress: as in ``explain``.
         **options: of the published method.
 
@@ -224,14 +309,12 @@ def explain_ids(
             raise InputError(f"Example {number} is empty: its attention mask is 0 everywhere.")
         kinds = () if types is None else tuple(types[number].tolist())
         rows.append(Row(tuple(slots), real, kinds))
-    encoded = [_named(row, words, language) for row in rows]
-    job = _TextJob(language, asker, encoded, rows, keep)
+    encoded = [encoded_ids(row.tokens, _types_of(row), words, language) for row in rows]
+    job = TextJob(language, asker, encoded, rows, keep, checkpoint)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
-    return job.run(target, method, baseline, per_token=per_token, **options)
-
-
-_WASTED = 0.1
-"""What part of slots may be padding before texts are sorted by length."""
+    prepared = job.prepared(target, method, baseline, per_token=per_token, **options)
+    _tell(preflight, job, prepared)
+    return job.run(prepared, check_precision=check_precision)
 
 
 # --- what was handed in -----------------------------------------------------------------------------------------------
@@ -254,8 +337,13 @@ def _with_all_sources(
 
 
 def _ids(input_ids: object) -> Tensor:
-    ids = torch.as_tensor(input_ids)
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+    try:
+        ids = torch.as_tensor(input_ids)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            "Token ids are whole numbers, rows of them of one length: pad shorter ones, and say where with attention_mask=."
+        ) from error
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise InputError(f"Token ids are whole numbers, not {ids.dtype}.")
     ids = ids[None] if ids.ndim == 1 else ids
     if ids.ndim != 2 or not ids.numel():
@@ -277,259 +365,5 @@ def _as_shape(entries: object, ids: Tensor, name: str) -> Tensor | None:
     return tensor.long()
 
 
-def _named(row: Row, tokenizer: Tokenizer | None, model: LanguageModel) -> Encoded:
-    """Tokens that there is no text of."""
-    ids = row.tokens
-    check_tokens(ids, model)
-    names = [str(token) for token in ids]
-    special: set[int] = set()
-    if tokenizer is not None:
-        names = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
-        special = special_ids(tokenizer)
-    nowhere = ((0, 0),) * len(ids)
-    types = tuple(row.types[slot] for slot in row.real) if row.types else ()
-    return Encoded(
-        "", ids, tuple(names), nowhere, tuple(i in special for i in ids), (False,) * len(ids), types
-    )
-
-
-# --- the work ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _TextJob:
-    """Texts that a model is asked about."""
-
-    model: LanguageModel
-    asker: Asker
-    texts: Sequence[Encoded]
-    rows: Sequence[Row]
-    keep: Keep
-
-    def run(
-        self,
-        target: Any,
-        method: str | ExplainerLike,
-        baseline: BaselineLike,
-        *,
-        per_token: bool,
-        **options: Any,
-    ) -> TextAttribution:
-        """Explain the texts."""
-        _check_method(method)
-        questions = ask(target, self.texts, self.asker, per_token=per_token)
-        kept = kept_tokens(self.texts, self.keep, questions)
-        parts = self._attributions(
-            questions, method, baseline, kept, per_token=per_token, **options
-        )
-        words = questions.words(self.model, len(self.texts), parts[0].target)
-        slots = [row.real for row in self.rows]
-        return TextAttribution(
-            summed(parts, questions.target) if per_token else parts[0],
-            tuple(self.texts),
-            tuple(slots),
-            tuple(kept),
-            words,
-            matrices=tuple(
-                _matrix(parts, i, len(question.columns), slots[i])
-                for i, question in enumerate(questions.questions)
-            )
-            if per_token
-            else (),
-            columns=tuple(question.columns for question in questions.questions)
-            if per_token
-            else (),
-        )
-
-    def _attributions(
-        self,
-        questions: Questions,
-        method: str | ExplainerLike,
-        baseline: BaselineLike,
-        kept: Sequence[tuple[bool, ...]],
-        *,
-        per_token: bool,
-        **options: Any,
-    ) -> list[Attribution]:
-        """The attribution of the texts; with ``per_token`` one for each token of the target."""
-        pad = self.padding
-        vectors = self.model.vectors(torch.tensor([row.ids for row in self.rows]))
-        moves = torch.zeros(vectors.shape[:2], dtype=torch.bool)
-        for number, (row, stays) in enumerate(zip(self.rows, kept, strict=True)):
-            moves[number, list(row.real)] = ~torch.tensor(stays)
-        moves = moves.to(vectors.device)
-        batch = Batch(self.model, self.asker.tokenizer, self.texts, self.rows, vectors, moves)
-        seed = options.get("seed")
-        if seed is not None:
-            baseline = reseeded(baseline, seed)
-        start = references_of(baseline, batch)
-        arranged = passes(questions, self.rows, self.model, pad)
-        if not bool(moves.all()):
-            arranged = [{**entries, "moves": moves, "vectors": vectors} for entries in arranged]
-        order = self._order(start, method, options)
-        with self.model.padding(pad), _degenerate(self.model, start, moves), _numbered(order):
-            parts = _explained(
-                OutputReader(self.model, questions.score),
-                vectors[order],
-                questions.at(order),
-                per_token=per_token,
-                method=method,
-                extra={
-                    "passes": [
-                        {name: entries[name][order] for name in entries} for entries in arranged
-                    ]
-                },
-                **_for_method(method, _ordered(start, order), options, self.model),
-                **options,
-            )
-        back = torch.tensor(order).argsort()
-        return [part[back] for part in parts]
-
-    def _order(
-        self, start: Baseline, method: str | ExplainerLike, options: dict[str, Any]
-    ) -> list[int]:
-        """The texts from the shortest to the longest, so that those that share a call share little
-        padding; as they are, where something else may be told in their order."""
-        lengths = [len(text) for text in self.texts]
-        given = list(range(len(lengths)))
-        plain = isinstance(method, str) and isinstance(start, Given)
-        if not plain or any(isinstance(value, Tensor) for value in options.values()):
-            return given
-        wasted = 1 - sum(lengths) / (len(lengths) * max(lengths))
-        return sorted(given, key=lengths.__getitem__) if wasted > _WASTED else given
-
-    @property
-    def padding(self) -> int:
-        """The id of padding; where the model has none, one that no text holds."""
-        if self.model.setting("pad_token_id") is not None or self.model.rows is None:
-            return self.asker.pad
-        used = {token for text in self.texts for token in text.ids}
-        return next((token for token in range(self.model.rows) if token not in used), 0)
-
-
-def _explained(
-    reader: OutputReader, vectors: Tensor, questions: Questions, *, per_token: bool, **options: Any
-) -> list[Attribution]:
-    """The attribution of a question, or one for each of its tokens."""
-    if per_token:
-        return explain_targets(reader, vectors, targets=questions.columns(), **options)
-    return [explain_inputs(reader, vectors, target=questions.target, **options)]
-
-
-def _ordered(start: Baseline, order: Sequence[int]) -> Baseline:
-    """References of texts in another order."""
-    if not isinstance(start, Given) or list(order) == sorted(order):
-        return start
-    return dataclasses.replace(start, references=start.references[:, list(order)])
-
-
-def _check_method(method: str | ExplainerLike) -> None:
-    explains = about(method).explains if isinstance(method, str) else as_explainer(method).explains
-    if explains == "layer":
-        raise InputError(
-            f"{method!r} explains a layer, and not the tokens: ask ig.explain(model, ids, method=…, extra={{'attention_mask': …}})."
-        )
-
-
-def _for_method(
-    method: str | ExplainerLike, start: Baseline, options: dict[str, Any], model: LanguageModel
-) -> dict[str, Any]:
-    """What a method is built with that the texts have: where it starts, and the vectors of all
-    words."""
-    if not isinstance(method, str):
-        return {"baseline": start}
-    published = about(method)
-    wanted: dict[str, Any] = {} if published.start is None else {"baseline": start}
-    if "table" in published.needs and "table" not in options:
-        wanted["table"] = model.table
-    return wanted
-
-
-@contextmanager
-def _numbered(order: Sequence[int]) -> Iterator[None]:
-    """Warnings and errors of texts in another ``order`` number them as they were given."""
-    if list(order) == sorted(order):
-        yield
-        return
-
-    def as_given(message: object) -> str:
-        return re.sub(
-            r"\b(example|text) (\d+)\b",
-            lambda match: (
-                f"{match[1]} {order[int(match[2])] if int(match[2]) < len(order) else match[2]}"
-            ),
-            str(message),
-        )
-
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-    except IntegrandError as error:
-        if len(error.args) == 1:
-            error.args = (as_given(error),)
-        raise
-    finally:
-        for warning in caught:
-            if issubclass(warning.category, IntegrandWarning):
-                warn(as_given(warning.message), warning.category)
-            else:
-                warnings.warn_explicit(
-                    warning.message, warning.category, warning.filename, warning.lineno
-                )
-
-
-@contextmanager
-def _degenerate(model: LanguageModel, start: Baseline, moves: Tensor) -> Iterator[None]:
-    """Where gradients are not finite because vectors begin at zero, that is what is said."""
-    try:
-        yield
-    except NonFiniteGradient as error:
-        zero = isinstance(start, Given) and bool((start.references[:, moves] == 0).all(-1).any())
-        if not zero:
-            raise
-        raise NonFiniteGradient(
-            f"Tokens begin at the zero vector, which the normalisations of {model.name} cannot take: its gradient is not finite there. Take "
-            "baseline='mean', and keep='special' or 'first'."
-        ) from error
-
-
-# --- what comes back --------------------------------------------------------------------------------------------------
-
-
-def summed(parts: Sequence[Attribution], target: Any) -> Attribution:
-    """The attribution of a sum of targets: maps, changes and residuals add up.
-
-    ``error`` is an upper bound, as if the errors of all maps pointed one way.
-    """
-    first = parts[0]
-    values = sum((part.values for part in parts), torch.zeros_like(first.values))
-    errors = sum((part.error * norm(part.values) for part in parts), torch.zeros_like(first.error))
-    change = sum(
-        ((part.weights * part.change).sum(0) for part in parts), torch.zeros_like(first.output)
-    )
-    exact = errors == 0
-    return dataclasses.replace(
-        first,
-        values=values,
-        output=sum((part.output for part in parts), torch.zeros_like(first.output)),
-        weights=torch.ones_like(first.output)[None],
-        change=change[None],
-        residual=sum((part.residual for part in parts), torch.zeros_like(first.residual)),
-        error=torch.where(exact, 0.0, errors / norm(values)),
-        converged=torch.stack([part.converged for part in parts]).all(0),
-        shares=None,
-        baselines=first.baselines if len(first.weights) == 1 else None,
-        fitness=None,
-        reasons=(),
-        notes={},
-        names=first.names if len(first.weights) == 1 else (),
-        cost=sum((part.cost for part in parts), Cost()),
-        resolution=max(part.resolution for part in parts),
-        target=target,
-    )
-
-
-def _matrix(parts: Sequence[Attribution], i: int, count: int, slots: Sequence[int]) -> Tensor:
-    """What each token of a text (T) contributed to each of its targets (Q): (Q, T)."""
-    return torch.stack([part.values[i, list(slots)].sum(-1) for part in parts[:count]])
+def _types_of(row: Row) -> tuple[int, ...]:
+    return tuple(row.types[slot] for slot in row.real) if row.types else ()

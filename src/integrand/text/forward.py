@@ -45,8 +45,8 @@ class OutputReader(nn.Module):
         answers = self._answers(vectors, passes[0])
         if len(passes) > 1:  # log-odds of two continuations
             other = self._answers(vectors, passes[1]).sum(1, keepdim=True)
-            return answers.sum(1, keepdim=True) - other
-        return answers
+            answers = answers.sum(1, keepdim=True) - other
+        return answers.to(vectors.device)  # of a model on several devices, from its last
 
     def _outputs(self, vectors: Tensor, arranged: Arranged, **more: Any) -> Any:
         ids, mask = arranged["ids"], arranged["mask"]
@@ -73,7 +73,10 @@ class OutputReader(nn.Module):
         """What the model says (N, Q) of the tokens that are asked about."""
         tokens, counts = arranged["tokens"], arranged["counts"]
         logits = self.logits(vectors, arranged)
-        answers = self._scored(logits, tokens, arranged.get("against"))
+        against = arranged.get("against")
+        if against is not None:
+            against = against.to(logits.device)
+        answers = self._scored(logits, tokens.to(logits.device), against)
         counted: Tensor = answers * counts.to(answers)
         return counted
 
@@ -91,7 +94,7 @@ class OutputReader(nn.Module):
         kept = "logits_to_keep" in self.language_model.parameters and logits.shape[1] == len(read)
         if kept:
             positions = torch.searchsorted(read, positions)
-        place = positions[..., None].expand(-1, -1, logits.shape[-1])
+        place = positions[..., None].expand(-1, -1, logits.shape[-1]).to(logits.device)
         logits = logits.gather(1, place)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 

@@ -3,6 +3,7 @@ header and matrices among its tensors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,11 @@ def save(result: TextAttribution, path: str | Path) -> None:
         "targets": result.targets,
         "columns": result.columns,
         "granularity": result.granularity,
+        "checkpointed": result.checkpointed,
+        # No JSON has NaN.
+        "half_precision_error": [
+            None if math.isnan(error) else error for error in result.half_precision_error
+        ],
     }
     matrices = {f"{_MATRIX}{i}": matrix for i, matrix in enumerate(result.matrices)}
     save_attribution(result.attribution, path, text=header, beside=matrices)
@@ -56,6 +62,11 @@ def read(
         tuple(tensors[f"{_MATRIX}{i}"] for i in range(count)),
         tuple(tuple(map(str, names)) for names in header["columns"]),
         str(header["granularity"]),
+        bool(header.get("checkpointed", False)),
+        tuple(
+            math.nan if error is None else float(error)
+            for error in header.get("half_precision_error", ())
+        ),
     )
     width = attribution.values.shape[1]
     for text, slots, kept in zip(result.texts, result.slots, result.kept, strict=True):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..core.optional import optional
 from ..errors import InputError, ModelError, UnknownName
 from ..model.autograd import gradients
+from ..model.checkpointing import recomputed, repeated_blocks
 
 _NEEDS = "Explaining texts"
 _CHUNK = 4096  # rows of an embedding table that are looked up at a time
@@ -74,10 +75,13 @@ class LanguageModel:
     Args:
         module: the user's model.
         embeddings: its embedding layer, by name or as the module, where the model does not say.
+        checkpoint: whether its repeated blocks are run again on the way back, so that a call keeps
+            the activations of one of them at a time.
     """
 
     module: nn.Module
     embeddings: str | nn.Module | None = None
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
@@ -162,8 +166,15 @@ class LanguageModel:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where its embedding layer is, and ids have to be."""
-        return next((weight.device for weight in self.embedding.parameters()), torch.device("cpu"))
+        """Where its embedding layer is, and ids have to be. Weights that are elsewhere until they
+        are needed (``meta``) are fetched by whoever put them there, for ids on the CPU."""
+        device = next((weight.device for weight in self.embedding.parameters()), None)
+        return torch.device("cpu") if device is None or device.type == "meta" else device
+
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that it says it repeats; those around its embedding layer are none."""
+        return repeated_blocks(self.module, self.embedding)
 
     @cached_property
     def rows(self) -> int | None:
@@ -195,8 +206,19 @@ class LanguageModel:
         """The vectors (…, D) of token ids, as its embedding layer makes them: scaled where it
         scales."""
         with gradients(False):
-            vectors: Tensor = self.embedding(ids.to(self.device))
+            try:
+                vectors = self.embedding(ids.to(self.device))
+            except (TypeError, ValueError) as error:
+                raise self._no_vectors() from error
+        if not isinstance(vectors, Tensor) or vectors.shape[:-1] != ids.shape:
+            raise self._no_vectors()
         return vectors.detach()
+
+    def _no_vectors(self) -> ModelError:
+        return ModelError(
+            f"The layer of {self.name} that was taken for its embedding, a {type(self.embedding).__name__}, does not make a vector of each "
+            "token id: name the one that does, as in embeddings='encoder.embedding'."
+        )
 
     @cached_property
     def table(self) -> Tensor:
@@ -229,7 +251,13 @@ class LanguageModel:
             for name, value in arguments.items()
             if name in self.parameters and value is not None
         }
-        with self._embedded(vectors) as used:
+        if "inputs_embeds" in self.parameters and "input_ids" not in self.parameters:
+            raise ModelError(
+                f"{self.name} takes vectors (inputs_embeds) and no token ids, so that it is no model of texts by itself: explain the vectors, "
+                "ig.explain(model, {'inputs_embeds': vectors}, target=…), or give the model around it that looks them up."
+            )
+        blocks = self.blocks if self.checkpoint else ()
+        with self._embedded(vectors) as used, recomputed(blocks):
             if "input_ids" in self.parameters:
                 outputs = self.module(input_ids=ids, **named)
             else:
@@ -326,6 +354,10 @@ def tokenizer_of(tokenizer: TokenizerLike | None, model: ModelLike) -> Tokenizer
         raise InputError(
             "There is no tokenizer: give the one of the model, or explain ids with ig.text.explain_ids."
         )
+    if not callable(tokenizer):
+        raise InputError(
+            f"The tokenizer is a {type(tokenizer).__name__}: give the one of the model, as an object or as its local folder."
+        )
     return tokenizer
 
 
@@ -333,8 +365,8 @@ def _folder(where: str | Path) -> Path:
     folder = Path(where).expanduser()
     if not folder.is_dir():
         raise InputError(
-            f"There is no folder {str(where)!r}: a model is given as an object, or as a local folder that save_pretrained wrote. Nothing is "
-            "downloaded."
+            f"There is no folder {str(where)!r}: models and tokenizers are given as objects, or as a local folder that save_pretrained wrote. "
+            "Nothing is downloaded."
         )
     return folder
 

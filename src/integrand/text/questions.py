@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..core.options import whole
 from ..core.shapes import describe
 from ..core.values import part
 from ..errors import InputError, TargetError, UnknownName
@@ -124,6 +125,9 @@ class Asker:
     most: int = 16
     written: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.most = whole("max_new_tokens", self.most, least=1)
+
     def question(self, target: object, text: Encoded) -> Question:
         """What a target means for a text.
 
@@ -190,6 +194,12 @@ class Asker:
             read, first = (int(start), *read), len(lead)
         else:
             first = len(text) - 1 + len(lead)
+            longest = self.model.longest
+            if longest is not None and len(text) + len(read) > longest:
+                raise InputError(
+                    f"The text has {len(text)} tokens, and {len(read)} of its target are read behind it, but {self.model.name} reads "
+                    f"{longest} at most: shorten one of them."
+                )
         return Ask(read, tuple(range(first, first + len(tokens))), tokens, against)
 
     def _span(self, target: Span, text: Encoded) -> Question:
@@ -240,6 +250,9 @@ class Asker:
     def _generated(self, text: Encoded, most: int) -> tuple[int, ...]:
         module: Any = self.model.module
         ids = torch.tensor([text.ids], device=self.model.device)
+        if self.model.longest is not None and self.model.kind == CAUSAL:
+            # The last token that is written need not be read.
+            most = min(most, self.model.longest + 1 - len(text))
         with borrowed(module), gradients(False):
             output = module.generate(
                 input_ids=ids,

@@ -46,6 +46,10 @@ class TextAttribution:
             unless that was asked for.
         columns: (Q,) what these are called.
         granularity: what ``scores`` are of.
+        checkpointed: whether the model's blocks were run again on the way back, to save memory.
+        half_precision_error: of each text, the relative L2 error that the model's half precision
+            adds to a map: that of a map of three nodes against a copy of the model in float32. NaN
+            where there was no room for one; empty for models in float32.
     """
 
     attribution: Attribution
@@ -56,6 +60,8 @@ class TextAttribution:
     matrices: tuple[Tensor, ...] = ()
     columns: tuple[tuple[str, ...], ...] = ()
     granularity: str = "token"
+    checkpointed: bool = False
+    half_precision_error: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -159,7 +165,15 @@ class TextAttribution:
 
         changes: dict[str, Any] = {
             name: picked(getattr(self, name))
-            for name in ("texts", "slots", "kept", "targets", "matrices", "columns")
+            for name in (
+                "texts",
+                "slots",
+                "kept",
+                "targets",
+                "matrices",
+                "columns",
+                "half_precision_error",
+            )
         }
         return dataclasses.replace(
             self, attribution=self.attribution[torch.tensor(numbers, dtype=torch.long)], **changes
@@ -284,4 +298,8 @@ class TextAttribution:
         error = float(attribution.error[0])
         if error == error:
             parts.append(f"estimated error {percent(error)}")
+        if self.half_precision_error:
+            half = self.half_precision_error[i]
+            stated = percent(half) if half == half else "an error that was not measured"
+            parts.append(f"half precision adds {stated}")
         return " · ".join(parts)

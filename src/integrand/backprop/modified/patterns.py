@@ -47,6 +47,8 @@ class Pattern:
     known again.
 
     Args:
+        name: of the layer.
+        values: the pattern, like the layer's weight.
         fingerprint: Σ w, Σ |w|, and a sum over some thousand weights that also tells their order.
         rounding: of the type the weights were in.
     """
@@ -64,14 +66,19 @@ class Patterns:
 
         a = (E₊[h y] − E₊[h] E[y]) / (w · (E₊[h y] − E₊[h] E[y])),     w · a = 1
 
-    ``Patterns.fit(model, data)`` makes them; ``save`` and ``Patterns.load`` keep them. ``kind``:
-    "attribution" (w ⊙ a, PatternAttribution) or "signal" (a, PatternNet).
+    ``Patterns.fit(model, data)`` makes them; ``save`` and ``Patterns.load`` keep them.
 
     Linear layers and convolutions are meant, also functional calls that use the model's own
     parameters. All else keeps its derivative: transposed convolutions, normalisations, matrix
     products, and what torch does inside one call (``nn.MultiheadAttention``, recurrent kernels).
     The result is not complete and depends on how F is written down: the authors' own
     counter-example.
+
+    Args:
+        each: a pattern for every layer.
+        estimator: which samples counted, as in ``fit``.
+        kind: "attribution": what comes back goes through w ⊙ a (PatternAttribution); "signal":
+            through a (PatternNet).
 
     Raises:
         ModelError: for a plain function, for compiled and scripted modules, and when a layer runs
@@ -126,6 +133,7 @@ class Patterns:
         matter. The model runs in eval mode and is given back as it was.
 
         Args:
+            model: whose layers are looked at.
             data: a tensor (N, \\*s), a dataset, or anything that yields batches, such as a
                 DataLoader: tensors, or (inputs, …), of which the rest is not looked at; a tuple of
                 inputs is handed on as several arguments, a dict by name.
@@ -194,6 +202,13 @@ class Patterns:
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Patterns:
         """Read patterns back, and check at once that they are this model's, if one is given.
+
+        Args:
+            path: what ``save`` wrote.
+            model: which they have to be of, if one is given.
+
+        Returns:
+            The patterns.
 
         Raises:
             InputError: for files that hold no patterns, or those of another model.

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from ...core.torch_calls import Function
 from .rows import Chord, Context, Rows, outer
@@ -139,11 +140,20 @@ def secant(
 
 
 def _derivative(function: Elementwise, u: Tensor) -> Tensor:
-    with torch.enable_grad():
+    # What this small graph keeps is nobody else's: a checkpoint around would take it for its own,
+    # and run itself again before it is through.
+    with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):
         leaf = u.detach().requires_grad_()
         value = function(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        if value.is_complex():
+            (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        else:  # without a seed: torch imports sympy to check one
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
     return slope.conj()  # of a complex function torch gives the conjugate
+
+
+def _as_it_is(saved: Tensor) -> Tensor:
+    return saved
 
 
 class _Secant(Chord):

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from ...baselines import Constant, Gaussian, Given, OtherClass, Relevant
 from ...core.optional import optional
 from ...errors import InputError, MissingData
+from ...paths import NeighbourGraph
 from ..training import accuracy, trained
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 96
 _LENGTH = 24  # tokens; 99 % of TREC's questions are no longer
+_NEIGHBOURS = 500  # of a word on a discretized path, as published
 _PAD, _UNKNOWN = 0, 1
 
 
@@ -202,7 +204,8 @@ class SentenceClassifier(nn.Module):
 @problem("sentences")
 def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -> Problem:
     """Questions, and all-MiniLM-L6-v2 with a linear probe trained on ``examples`` of them. Words as
-    for ``questions``."""
+    for ``questions``, and ``padding``, ``masked``, the ``vectors`` of all words and their
+    ``neighbours``, of which special tokens are none."""
     train, test = _split(setting, "'sentences'")
     encoder, tokenizer = _minilm()
     table = encoder.embeddings.word_embeddings.weight.detach()
@@ -244,6 +247,8 @@ def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -
             "padding": padding,
             "masked": masked,
             "several": several,
+            "vectors": table,
+            "neighbours": NeighbourGraph(_NEIGHBOURS, tokenizer.all_special_ids),
         },
         facts={
             "probe trained on": len(chosen),

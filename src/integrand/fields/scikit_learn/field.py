@@ -18,6 +18,7 @@ from ...core.segment import Segment
 from ...errors import ModelError, TargetError
 from ..base import Field
 from ..embedded_trees import EmbeddedTrees
+from ..fitted import check_fitted
 from ..labels import class_target
 from ..torch import TorchField
 from ..trees import TreeField
@@ -116,6 +117,9 @@ def _is_pipeline(model: object) -> bool:
 def _front(pipeline: Any) -> nn.Module:
     """The transformers of a pipeline as one module, held against what they say themselves."""
     steps = [step for _, step in pipeline.steps[:-1]]
+    for step in steps:
+        if not isinstance(step, str) and step is not None:
+            check_fitted(step)
     front = nn.Sequential(*map(module_of, steps)).eval().requires_grad_(False)
     first = next((step for step in steps if not isinstance(step, str) and step is not None), None)
     if first is None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ...core.optional import is_instance
 from ...errors import ModelError, TargetError
+from ..fitted import check_fitted
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -92,8 +93,6 @@ def read(model: BaseEstimator) -> ModelReading:
         ModelError: for models that are not read, and where the network does not say what the model
             says.
     """
-    from sklearn.utils.validation import check_is_fitted
-
     kind = kind_of(model)
     if is_instance(model, "sklearn.model_selection", "GridSearchCV", "RandomizedSearchCV"):
         raise ModelError(
@@ -104,7 +103,7 @@ def read(model: BaseEstimator) -> ModelReading:
             f"{type(model).__name__} of scikit-learn has no gradient that is known here: trees, linear models and multilayer perceptrons are "
             "explained, and pipelines that end in one. Otherwise give a function of tensors that says the same."
         )
-    check_is_fitted(model)
+    check_fitted(model)
     layers: list[nn.Module] = (
         _perceptron(model) if kind in _PERCEPTRONS else [_affine(model.coef_, model.intercept_)]
     )

@@ -411,7 +411,7 @@ def add_turned(
         start, counted = b[groups[group]], weights[groups[group]]
         for first in range(groups[group], groups[group + 1], most):
             last = min(first + most, groups[group + 1])
-            ends, halfway, found = x[first:last], switches[first:last], between[: last - first]
+            ends, halfway, crossed = x[first:last], switches[first:last], between[: last - first]
             _ask(start, ends, halfway, columns, plain, slowness)
             for tree in range(len(first_output)):
                 root, size, output = roots[tree], roots[tree + 1] - roots[tree], first_output[tree]
@@ -426,11 +426,11 @@ def add_turned(
                 _turn(
                     nodes, words, values, root, size, output, start, counted, splits, places, stack
                 )
-                _mark(nodes, words, splits, size // 2, columns, plain, found)
+                _mark(nodes, words, splits, size // 2, columns, plain, crossed)
                 _walk_turned(
                     splits,
                     places,
-                    found,
+                    crossed,
                     slowness,
                     tied[tree, first:last],
                     shares[first:last],

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...core.optional import is_instance
 from ...errors import ModelError
+from ..fitted import fitted
 from .ensemble import Tree, TreeEnsemble
 from .model import (
     MarginLink,
@@ -39,7 +40,8 @@ class LightGBM(TreeReader):
     def read(self, model: Any) -> TreeModel:
         import lightgbm
 
-        booster = model.booster_ if isinstance(model, lightgbm.LGBMModel) else model
+        with fitted(model):
+            booster = model.booster_ if isinstance(model, lightgbm.LGBMModel) else model
         dump = booster.dump_model()
         name = f"LightGBM {type(model).__name__}"
         if dump.get("version") not in _VERSIONS:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...core.optional import is_instance
 from ...errors import ModelError
+from ..fitted import check_fitted
 from .ensemble import Floats, Tree, TreeEnsemble
 from .model import (
     MarginLink,
@@ -40,9 +41,7 @@ class ScikitLearn(TreeReader):
         return _kind(model) is not None
 
     def read(self, model: BaseEstimator) -> TreeModel:
-        from sklearn.utils.validation import check_is_fitted
-
-        check_is_fitted(model)
+        check_fitted(model)
         kind = _kind(model)
         assert kind is not None
         read: TreeModel = kind(model)

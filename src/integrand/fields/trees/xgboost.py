@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.optional import is_instance
 from ...errors import ModelError
+from ..fitted import fitted
 from .ensemble import Tree, TreeEnsemble
 from .model import (
     MarginLink,
@@ -69,7 +70,8 @@ class XGBoost(TreeReader):
 def _trained(model: Any) -> Any:
     """The trees that a model of the scikit-learn interface predicts with: up to the best round,
     where training stopped early."""
-    booster = model.get_booster()
+    with fitted(model):
+        booster = model.get_booster()
     best = booster.attr("best_iteration")
     return booster if best is None else booster[: int(best) + 1]
 

@@ -110,7 +110,7 @@ class FixedBaseline:
     def output(self) -> Tensor:
         """F(x) (B,), asked for once."""
         with self.meter.ready():
-            return checked_output(self.meter.value(self.x))
+            return checked_output(self.meter.value(self.x), self.meter)
 
     def outputs(self, example: Tensor) -> Tensor | None:
         """What the model says of some examples, where that is known by now."""

@@ -79,8 +79,10 @@ class ArtificialDistancing(Wrapper):
         labels: (N,) the examples' classes, where the data brings none; else the model's own guess
             among the two.
         distances: τ_t in units of the gap; one support regressor for each.
-        epochs, rate, batch: of Adam on the squared error of all outputs, over minibatches; the
-            copies are in eval mode, so norms keep their statistics and nothing is dropped.
+        epochs: of training each copy by Adam on the squared error of all outputs, over minibatches;
+            the copies are in eval mode, so norms keep their statistics and nothing is dropped.
+        rate: the learning rate.
+        batch: rows of a minibatch.
         held: the part of each class that is held out, to see whether a support has learnt
             (``fit``).
         fit: an R² on what was held out below this is warned of (``SupportWarning``).

@@ -181,11 +181,9 @@ class Layered(Wrapper):
         if not layer_field.conservative:  # nothing was promised
             settled = torch.zeros_like(settled)
         attribution = self._with_site_names(layer_field.sites)._with_real_change(
-            attribution, core, inputs.value, change, settled, cost
+            attribution, core, layer_field, inputs.value, change, settled, cost
         )
-        return self._by_map(
-            layer_field.plan, judged(attribution, self.method) if apart else attribution
-        )
+        return self._by_map(layer_field, judged(attribution, self.method) if apart else attribution)
 
     def _from_the_layer(
         self,
@@ -204,7 +202,7 @@ class Layered(Wrapper):
         attribution = method(layer_field, inputs.points, watch=watch)
         cost = _total_cost(stopwatch.cost(), attribution.cost, layer_field.tally)
         return self._by_map(
-            layer_field.plan,
+            layer_field,
             dataclasses.replace(
                 attribution, cost=cost, method=self._with_site_names(layer_field.sites)
             ),
@@ -232,9 +230,10 @@ class Layered(Wrapper):
             self, site=named, side=site.side if isinstance(named, str) else self.side
         )
 
-    def _by_map(self, plan: ReplayPlan, attribution: Attribution) -> Attribution:
+    def _by_map(self, field: LayerField, attribution: Attribution) -> Attribution:
         """One map for every layer and tensor, the runs of a layer added up; several maps lie end to
         end."""
+        plan = field.plan
         if len(plan.places) == 1:
             return attribution
         values = _sum_runs(plan, attribution.values, 1)
@@ -263,10 +262,10 @@ class Layered(Wrapper):
         return (
             attribution
             if len(plan.maps) == len(plan.places)
-            else self._judge_summed_runs(dataclasses.replace(attribution, error=error))
+            else self._judge_summed_runs(field, dataclasses.replace(attribution, error=error))
         )
 
-    def _judge_summed_runs(self, attribution: Attribution) -> Attribution:
+    def _judge_summed_runs(self, field: LayerField, attribution: Attribution) -> Attribution:
         """Runs that take back what others give leave a small map with the error of large ones."""
         before = attribution.converged
         attribution = judged(attribution, self.method)
@@ -276,7 +275,7 @@ class Layered(Wrapper):
             worst = int((attribution.error * lost).argmax())
             warn(
                 f"{int(lost.sum())} of {len(attribution)} maps did not reach their tolerance: the runs of layer {self.site!r} cancel in their sum, "
-                f"which is off by an estimated relative {float(attribution.error[worst]):.2g} in example {worst}. Explain one run "
+                f"which is off by an estimated relative {float(attribution.error[worst]):.2g} in {field.example_name(worst)}. Explain one run "
                 "(ig.fields.Site(layer, run=0)), or ask for a smaller tol.",
                 IncompleteWarning,
             )
@@ -286,6 +285,7 @@ class Layered(Wrapper):
         self,
         attribution: Attribution,
         core: Method,
+        field: LayerField,
         output: Tensor,
         change: Tensor,
         settled: Tensor,
@@ -309,7 +309,7 @@ class Layered(Wrapper):
             total_change = float((attribution.output - attribution.base)[worst])
             warn(
                 f"{int(around.sum())} of {len(attribution)} maps miss more than a tenth of the change, most likely because it passes "
-                f"the layer by: example {worst} adds up to {total_change - float(residual[worst]):.3g} at {self.site!r} where F changes by "
+                f"the layer by: {field.example_name(worst)} adds up to {total_change - float(residual[worst]):.3g} at {self.site!r} where F changes by "
                 f"{total_change:.3g}. That is right for a layer with others beside it; one that everything passes through leaves "
                 "nothing out.",
                 IncompleteWarning,

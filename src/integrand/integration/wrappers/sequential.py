@@ -111,7 +111,7 @@ class Sequential(Wrapper):
                 self._check_start(attribution, begin)
                 features.add(example, feature, attribution, warned=bool(warned))
             runs.add(fixed_start.cost)
-        features.warn(self.method)
+        features.warn(self.method, field)
         return features.attribution(output, runs.cost, self)
 
     def _check_start(self, attribution: Attribution, begin: Tensor) -> None:
@@ -181,7 +181,7 @@ class _SingleFeatures:
         self.settled[example, feature] = attribution.converged
         self.warned |= warned
 
-    def warn(self, method: Explainer) -> None:
+    def warn(self, method: Explainer, field: Field) -> None:
         """Once for all features, if a run has."""
         if not self.warned:
             return
@@ -191,7 +191,7 @@ class _SingleFeatures:
         effect = float(self.effect[example, feature])
         warn(
             f"{int((~self.settled).sum())} of {self.settled.numel()} features miss their tolerance, or more than a tenth of what they should "
-            f"add up to: feature {feature} of example {example} adds up to {effect - float(self.missed[example, feature]):.3g} where F changes by "
+            f"add up to: feature {feature} of {field.example_name(example)} adds up to {effect - float(self.missed[example, feature]):.3g} where F changes by "
             f"{effect:.3g} without it. {advice(method)}",
             IncompleteWarning,
         )

@@ -22,12 +22,22 @@ class TwoStage(Wrapper, Integrator):
 
     Poor references are dropped, and gradients are spent on the rest.
 
-    ``scout`` integrates every reference roughly; the method's weighting judges those rough maps and
+    The scout integrates every reference roughly; the method's weighting judges those rough maps and
     may give some a weight of zero; only the others are integrated with the method's own rule. The
     weights are those of the first stage, shares and errors that count those of the second.
 
+    Args:
+        method: whose weighting may give weights of zero.
+        scout: the rule, or something like one, that integrates every reference roughly.
+
     Cost:
         R × scout + survivors × rule gradients per example, instead of R × rule.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> method = ig.methods.weighted(torch.randn(6, 4), keep=0.25, rule=ig.rules.Midpoint(50))
+        >>> ig.TwoStage(method, ig.rules.Midpoint(3)).scout
+        Midpoint(3)
     """
 
     method: Method

@@ -47,12 +47,21 @@ class UntilTolerance(Wrapper, Integrator):
     zero, as their weights are. Paths are not kept (``InputError``).
 
     Args:
+        method: whose references come in random order, such as from ``ig.baselines.Sample``.
         tol: relative L2 error, per example; examples that are done leave.
         block: references taken at a time; an example is done when its 95 % bound meets ``tol``
             after two blocks that follow one another.
 
     Cost:
         The method's, for as many references as it takes.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> drawn = ig.baselines.Sample(torch.randn(500, 4), 500)
+        >>> method = ig.UntilTolerance(ig.Method(drawn, rule=ig.rules.MonteCarlo(1)), tol=0.2)
+        >>> field = ig.fields.Function(lambda z: z.tanh().sum(1))
+        >>> bool(method(field, 3 * torch.ones(1, 4)).converged)
+        True
     """
 
     method: Method

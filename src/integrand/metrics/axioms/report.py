@@ -41,7 +41,12 @@ class AxiomVerdict:
 @dataclass(frozen=True)
 class Axioms:
     """The verdicts on a method, in the order of the catalogue; prints as a table.
-    ``found["symmetric"].holds``."""
+    ``found["symmetric"].holds``.
+
+    Args:
+        method: what was judged.
+        verdicts: one for each axiom.
+    """
 
     method: Any
     verdicts: tuple[AxiomVerdict, ...]

@@ -10,6 +10,7 @@ road.py            ROAD
 irof.py            IROF
 information.py     SIC, AIC: the score over bytes shown
 tokens.py          comprehensiveness, sufficiency, log-odds
+soft_tokens.py     the same of tokens that are noised by their importance
 prediction_gap.py  PGI, PGU
 subsets.py         the engine of sampled faithfulness: subsets of features replaced
 faithfulness.py    sensitivity-n, faithfulness correlation and estimate
@@ -47,6 +48,10 @@ from .road import ROAD as ROAD
 from .road import ROADLeRF as ROADLeRF
 from .road import road as road
 from .road import road_lerf as road_lerf
+from .soft_tokens import SoftComprehensiveness as SoftComprehensiveness
+from .soft_tokens import SoftSufficiency as SoftSufficiency
+from .soft_tokens import soft_comprehensiveness as soft_comprehensiveness
+from .soft_tokens import soft_sufficiency as soft_sufficiency
 from .tokens import Comprehensiveness as Comprehensiveness
 from .tokens import LogOdds as LogOdds
 from .tokens import Sufficiency as Sufficiency

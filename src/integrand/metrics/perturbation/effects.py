@@ -24,11 +24,15 @@ from .subsets import Cells, changes_alone, noise_of
 
 @part
 class Within:
-    """Noise, uniform between the smallest and the largest number of each example: ``count``
-    references.
+    """Noise, uniform between the smallest and the largest number of each example.
 
     What a feature may be where nothing is known of the data; draws are shared by the examples.
     Better are values that the feature takes: ``ig.baselines.Sample(data)``.
+
+    Args:
+        count: R, how many references.
+        seed: of the noise, which the examples share.
+        label: what reports call it.
     """
 
     count: int = 100

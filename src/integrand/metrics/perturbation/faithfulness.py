@@ -33,14 +33,15 @@ class SensitivityN(Metric):
     points that is undefined is left out of the mean.
 
     Args:
-        sizes: the n: counts or shares of the features; unless given, ``points`` of them, evenly on
-            a logarithmic scale from 1 to the share ``most`` of all features (each n once, so that
-            few features have fewer points).
+        sizes: the n: counts or shares of the features; on a logarithmic scale unless given (each n
+            once, so that few features have fewer points).
         subsets: drawn for each n, every subset of n features as likely as any other.
         fill: what removed features become: a number, a tensor, a name, or any baseline.
         features: what is chosen: "auto" is pixels for images (all channels together), tokens for
             (T, D), elements otherwise; an int is square patches; a label map superpixels.
         score: "output", the scalar that the map explains, "probability" of its class, or a target.
+        points: how many n there are unless ``sizes`` says.
+        most: the largest of them, as a share of all features.
         seed: of the subsets, the same for all maps and examples.
 
     Raises:
@@ -65,12 +66,11 @@ class SensitivityN(Metric):
         2018 (100 subsets, n up to about 80 % of the features).
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
-    >>> found = ig.metrics.sensitivity_n(model, x, ig.explain(model, x, target=0), target=0)
-    >>> bool((found > 0.999).all())
-    True
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
+        >>> found = ig.metrics.sensitivity_n(model, x, ig.explain(model, x, target=0), target=0)
+        >>> bool((found > 0.999).all())
+        True
     """
 
     sizes: tuple[float, ...] | None = None
@@ -133,11 +133,11 @@ class FaithfulnessCorrelation(Metric):
 
     Args:
         size: k: a count, or a share of the features.
-        runs: how many subsets; ``subsets`` (S, N) or (S, B, N) bool are taken instead where given,
-            N the features in order.
+        runs: how many subsets.
         fill: as in ``SensitivityN``.
         features: as in ``SensitivityN``.
         score: as in ``SensitivityN``.
+        subsets: (S, N) or (S, B, N) bool, taken instead where given; N the features in order.
         seed: as in ``SensitivityN``.
 
     Cost:
@@ -157,12 +157,11 @@ class FaithfulnessCorrelation(Metric):
         2020.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
-    >>> found = ig.metrics.faithfulness_correlation(model, x, ig.explain(model, x, target=0), target=0, size=3)
-    >>> bool((found > 0.999).all())
-    True
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(8, 3), torch.randn(5, 8)
+        >>> found = ig.metrics.faithfulness_correlation(model, x, ig.explain(model, x, target=0), target=0, size=3)
+        >>> bool((found > 0.999).all())
+        True
     """
 
     size: float = 0.2

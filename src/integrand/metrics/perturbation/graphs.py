@@ -57,7 +57,16 @@ def fidelities(
     are what papers report.
 
     Args:
+        whole: (N, C) class outputs of the whole.
+        without: (N, C) of what is left without S.
+        alone: (N, C) of S alone.
         labels: (N,) the true classes y, for mode="phenomenon".
+        mode: "model": whether the predicted class stays; "phenomenon": whether the true one stays
+            right or wrong.
+        by: "accuracy", 0 or 1; or "probability".
+
+    Returns:
+        Fidelity+ (N,) and fidelity− (N,).
 
     Peers:
         PyG's ``fidelity`` is "accuracy", averaged; divelab's DIG "probability" with a sign, which
@@ -68,11 +77,10 @@ def fidelities(
         taxonomic survey".
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> whole, without, alone = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 1.0]])
-    >>> ig.metrics.fidelities(whole, without, alone)
-    (tensor([1.]), tensor([0.]))
+        >>> import torch, integrand as ig
+        >>> whole, without, alone = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 1.0]])
+        >>> ig.metrics.fidelities(whole, without, alone)
+        (tensor([1.]), tensor([0.]))
     """
     _known(mode, _MODES, "mode")
     _known(by, _BY, "by")
@@ -105,15 +113,22 @@ def characterize(plus: Tensor, minus: Tensor, weights: tuple[float, float] = (0.
     a harmonic mean has no negative terms. Means over examples go in, as published; single examples
     may, but the mean of scores is not the score of the means.
 
+    Args:
+        plus: fidelity+, of any shape; means over examples as published.
+        minus: fidelity−, likewise.
+        weights: (w₊, w₋), equal unless given.
+
+    Returns:
+        Scores from 0 to 1, of the shape of ``plus``; NaN as said above.
+
     References:
         Amara et al., "GraphFramEx", 2022. PyG's ``characterization_score`` agrees for weights that
         sum to one, which it requires.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> round(ig.metrics.characterize(torch.tensor(0.8), torch.tensor(0.4)).item(), 6)
-    0.685714
+        >>> import torch, integrand as ig
+        >>> round(ig.metrics.characterize(torch.tensor(0.8), torch.tensor(0.4)).item(), 6)
+        0.685714
     """
     _weights(weights)
     sufficiency = 1 - minus
@@ -132,6 +147,13 @@ def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
 
     y are the probabilities of the whole, ŷ those of S alone.
 
+    Args:
+        whole: (N, C) logits of the whole.
+        alone: (N, C) logits of the explanation alone.
+
+    Returns:
+        (N,) from 0 to 1.
+
     Peers:
         PyG's ``unfaithfulness`` says this formula and computes KL(ŷ ‖ y), averaged over examples
         before the exponential.
@@ -140,11 +162,10 @@ def unfaithful(whole: Tensor, alone: Tensor) -> Tensor:
         Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> half, sure = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
-    >>> round(ig.metrics.unfaithful(sure, half).item(), 6), round(ig.metrics.unfaithful(half, sure).item(), 6)
-    (0.175308, 0.2)
+        >>> import torch, integrand as ig
+        >>> half, sure = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
+        >>> round(ig.metrics.unfaithful(sure, half).item(), 6), round(ig.metrics.unfaithful(half, sure).item(), 6)
+        (0.175308, 0.2)
     """
     _alike(whole, alone)
     return -torch.expm1(-_divergence(alone, whole.log_softmax(1)))
@@ -330,8 +351,25 @@ class FidelityMinus(_Fidelity):
         by="accuracy":     mode="model":       1 − 1[ŷ(S alone) = ŷ(x)]
                            mode="phenomenon":  |1[ŷ(x) = y] − 1[ŷ(S alone) = y]|
 
-    Parameters, cost, pitfalls and peers: as ``FidelityPlus``. Negative values of the probability
-    version say that the explanation alone is more convincing than the input.
+    Cost, pitfalls and peers: as ``FidelityPlus``. Negative values of the probability version say
+    that the explanation alone is more convincing than the input.
+
+    Args:
+        sparsity: 0.7: S are the highest 30 % of the features, one at least; None: the map is a soft
+            mask in [0, 1].
+        fill: what is not there becomes; 0 for edge weights.
+        features: "auto": pixels for images, tokens for (T, D), elements otherwise, such as edges
+            (B, E).
+        seed: of the shuffle that breaks ties.
+        by: "probability" of the class explained, or "accuracy".
+        mode: with "accuracy": "model" or "phenomenon", as written above.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.fidelity_minus(model, x, result, target=0, sparsity=0.5).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = False
@@ -399,8 +437,15 @@ class Unfaithfulness(_Cut):
 
         GEF = 1 − exp(−KL(y ‖ ŷ)),      y = p(x),  ŷ = p(S alone)
 
-    Parameters as in ``FidelityPlus``. The model has class outputs (B, C); which class is explained
-    does not matter.
+    The model has class outputs (B, C); which class is explained does not matter.
+
+    Args:
+        sparsity: 0.7: S are the highest 30 % of the features, one at least; None: the map is a soft
+            mask in [0, 1].
+        fill: what is not there becomes; 0 for edge weights.
+        features: "auto": pixels for images, tokens for (T, D), elements otherwise, such as edges
+            (B, E).
+        seed: of the shuffle that breaks ties.
 
     Cost:
         One row for each map and example, and x twice: its outputs, and what every curve knows of
@@ -418,11 +463,10 @@ class Unfaithfulness(_Cut):
         Agarwal et al., "Evaluating explainability for graph neural networks" (GraphXAI), 2022.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
-    >>> ig.metrics.unfaithfulness(model, x, torch.ones(5, 10), target=0, sparsity=None).round(decimals=5).tolist()
-    [0.0, 0.0, 0.0, 0.0, 0.0]
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(10, 3), torch.ones(5, 10)
+        >>> ig.metrics.unfaithfulness(model, x, torch.ones(5, 10), target=0, sparsity=None).round(decimals=5).tolist()
+        [0.0, 0.0, 0.0, 0.0, 0.0]
     """
 
     higher: ClassVar[bool] = False

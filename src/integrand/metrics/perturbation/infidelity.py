@@ -30,10 +30,19 @@ of shape (1, \\*s), so that examples share it."""
 
 @part
 class NoisyFill:
-    """The fill with normal noise of deviation ``std``: every feature is perturbed at once. ``low``
-    and ``high`` cut it off.
+    """The fill with normal noise: every feature is perturbed at once.
 
     Yeh et al.'s "Gaussian" perturbation as their code has it: black, std 0.2, cut to [0, 1].
+
+    Args:
+        std: the deviation of the noise, in the model's numbers.
+        low: where it is cut off below; nowhere unless given.
+        high: where it is cut off above; nowhere unless given.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.metrics.Infidelity(perturb=ig.metrics.NoisyFill(0.2, 0.0, 1.0)).perturb
+        NoisyFill(low=0.0, high=1.0)
     """
 
     std: float = 0.2
@@ -82,7 +91,17 @@ class Square:
 
 @part
 class RandomFeatures:
-    """Features replaced at random, each with probability ``share``, one at least."""
+    """Features replaced at random, one at least.
+
+    Args:
+        share: how probable it is for each.
+        features: what is replaced at a time, as in ``Deletion``.
+
+    Example:
+        >>> import integrand as ig
+        >>> ig.metrics.Infidelity(perturb=ig.metrics.RandomFeatures(0.1)).perturb
+        RandomFeatures(0.1)
+    """
 
     share: float = 0.5
     features: Features = "auto"
@@ -141,6 +160,7 @@ class Infidelity(Metric):
         scale: True: β = E[φ[I] ΔF] / E[φ[I]²] for each map and example, the factor that serves it
             best, as in all the paper's numbers; False: β = 1, the definition.
         score: "output", the scalar that the map explains, "probability" of its class, or a target.
+        seed: of the draws.
 
     Cost:
         ``draws`` rows for each example, whatever the number of maps, and one for F(x).
@@ -162,12 +182,11 @@ class Infidelity(Metric):
         draws).
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
-    >>> found = ig.metrics.infidelity(model, x, ig.explain(model, x, target=0), target=0)
-    >>> bool((found < 1e-6).all())
-    True
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> found = ig.metrics.infidelity(model, x, ig.explain(model, x, target=0), target=0)
+        >>> bool((found < 1e-6).all())
+        True
     """
 
     form: str = "global"

@@ -223,8 +223,20 @@ class AIC(_Information):
     their bytes: other images than SIC leaves out. Judged beside SIC it costs rows only: the
     pictures are the same.
 
+    Args:
+        thresholds: t, shares of the pixels that are shown, the most important ones.
+        least: images whose probability is below this are left out of SIC; here those whose class is
+            not predicted are.
+        monotone: whether s_t is the largest so far.
+        aggregate: ``summary`` is the area under the "median" curve of all images, or under the
+            "mean" curve.
+        rank: what pixels are ranked by, as in ``Deletion``.
+        mask: (H, W) bool, pixels always shown (the corners are besides); else a random 1 %.
+        seed: of the mask, and of the shuffle that breaks ties.
+
     Peers:
         The port to IDG's repository takes the probability for the mask alone.
+
     """
 
     score: ClassVar[Score] = "accuracy"

@@ -29,8 +29,20 @@ class MoRF(Curve):
 
         c_k = F(x with the k first-ranked features replaced),      (Σ c − (c_0 + c_K)/2) / K
 
-    Options, defaults, cost and pitfalls are those of ``Deletion``, whose number this is; the name
-    is that of the other literature.
+    Cost and pitfalls are those of ``Deletion``, whose number this is; the name is that of the other
+    literature.
+
+    Args:
+        fill: what removed features become: a number, a tensor, a name, or any baseline; 0 in the
+            model's own numbers unless given.
+        steps: equal parts the features go in, at most one each.
+        each: how many features go at a time, instead of ``steps``.
+        features: what goes at a time, as in ``Deletion``: "auto" is pixels for images, tokens for
+            (T, D), elements otherwise.
+        score: "probability" of the class explained, "output", or a target.
+        normalise: "whole": divided by F(x); "range": 0 where everything is gone, 1 at F(x).
+        rank: what features are ranked by: "signed", "size" or "magnitude", as in ``Deletion``.
+        seed: of the shuffle that breaks ties, the same for all maps.
 
     Peers:
         Quantus' PixelFlipping and RegionPerturbation return curves without k = 0, in
@@ -39,6 +51,13 @@ class MoRF(Curve):
     References:
         Samek et al., "Evaluating the visualization of what a deep neural network has learned",
         2017.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.morf(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = False
@@ -55,8 +74,20 @@ class LeRF(Curve):
 
         c_k = F(x with the k last-ranked features replaced),      (Σ c − (c_0 + c_K)/2) / K
 
-    Options, defaults and cost are those of ``Deletion``. The curve is ``Insertion``'s with the same
-    fill, read backwards.
+    The cost is that of ``Deletion``. The curve is ``Insertion``'s with the same fill, read
+    backwards.
+
+    Args:
+        fill: what removed features become: a number, a tensor, a name, or any baseline; 0 in the
+            model's own numbers unless given.
+        steps: equal parts the features go in, at most one each.
+        each: how many features go at a time, instead of ``steps``.
+        features: what goes at a time, as in ``Deletion``: "auto" is pixels for images, tokens for
+            (T, D), elements otherwise.
+        score: "probability" of the class explained, "output", or a target.
+        normalise: "whole": divided by F(x); "range": 0 where everything is gone, 1 at F(x).
+        rank: what features are ranked by: "signed", "size" or "magnitude", as in ``Deletion``.
+        seed: of the shuffle that breaks ties, the same for all maps.
 
     Pitfalls:
         Features with negative evidence go first, so that the curve of a signed map may rise above
@@ -64,6 +95,13 @@ class LeRF(Curve):
 
     References:
         Samek et al., 2017; Ancona et al., 2018.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.lerf(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = True
@@ -152,10 +190,21 @@ class ABPC(Curve):
 
         area(F while the least relevant go first) − area(F while the most relevant go first)
 
-    Options and defaults are those of ``Deletion``. Also called symmetric relevance gain (SRG): what
-    a fill does to the one curve it does to the other too, so that rankings of methods depend on it
-    less. A random order scores 0 on average; a map and its negative add up to 0 exactly where no
-    two features tie.
+    Also called symmetric relevance gain (SRG): what a fill does to the one curve it does to the
+    other too, so that rankings of methods depend on it less. A random order scores 0 on average; a
+    map and its negative add up to 0 exactly where no two features tie.
+
+    Args:
+        fill: what removed features become: a number, a tensor, a name, or any baseline; 0 in the
+            model's own numbers unless given.
+        steps: equal parts the features go in, at most one each.
+        each: how many features go at a time, instead of ``steps``.
+        features: what goes at a time, as in ``Deletion``: "auto" is pixels for images, tokens for
+            (T, D), elements otherwise.
+        score: "probability" of the class explained, "output", or a target.
+        normalise: "whole": divided by F(x); "range": 0 where everything is gone, 1 at F(x).
+        rank: what features are ranked by: "signed", "size" or "magnitude", as in ``Deletion``.
+        seed: of the shuffle that breaks ties, the same for all maps.
 
     Cost:
         2 (K − 1) rows for each map and example; both ends are shared.
@@ -166,6 +215,13 @@ class ABPC(Curve):
     References:
         Samek et al., 2017 (ABPC); Blücher et al., "Decoupling pixel flipping and occlusion
         strategy", 2024 (SRG).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.abpc(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = True

@@ -70,7 +70,9 @@ class PGI(_Gap):
             of 0.1, in the model's numbers.
         rank: "magnitude": by the sum of absolute values over a feature's elements, as published;
             others as in ``Deletion``.
-        score: "probability" …; features, and seed of the shuffle that breaks ties.
+        score: "probability" of the class explained, "output", or a target.
+        features: what is redrawn at a time, as in ``Deletion``.
+        seed: of the shuffle that breaks ties.
 
     Cost:
         One row for each draw, map and example, F(x) once. the draws, as many copies of the inputs.
@@ -85,6 +87,13 @@ class PGI(_Gap):
 
     References:
         Dai et al., 2022; Agarwal et al., "OpenXAI", 2022.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.pgi(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = True
@@ -101,7 +110,24 @@ class PGU(_Gap):
 
         mean over draws of |F(x) − F(x with all but its most important features redrawn)|
 
-    Everything else is as in ``PGI``.
+    Cost, pitfalls and peers are as in ``PGI``.
+
+    Args:
+        share: of the features that are important, rounded down but one at least.
+        fill: what they become, a reference for each draw: 100 draws of the input plus normal noise
+            of 0.1, in the model's numbers.
+        rank: "magnitude": by the sum of absolute values over a feature's elements, as published;
+            others as in ``Deletion``.
+        score: "probability" of the class explained, "output", or a target.
+        features: what is redrawn at a time, as in ``Deletion``.
+        seed: of the shuffle that breaks ties.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.pgu(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = False

@@ -60,6 +60,7 @@ class ROAD(_Road):
             per example.
         features: as in ``Deletion``.
         seed: as in ``Deletion``.
+        rank: what pixels are ranked by, as in ``Deletion``.
 
     Cost:
         One row, and one imputation, for each share, map and example.
@@ -95,7 +96,16 @@ class ROADLeRF(_Road):
 
         mean over r of F(x with all but its r first-ranked pixels imputed)
 
-    As published, r is what is kept. Everything else is as in ``ROAD``.
+    As published, r is what is kept. Cost, pitfalls and peers are as in ``ROAD``.
+
+    Args:
+        shares: r, the part that is kept, rounded down to whole features.
+        fill: noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
+            model's own numbers; any other fill.
+        score: "probability", or "accuracy": whether the class explained is still predicted.
+        features: as in ``Deletion``.
+        rank: as in ``Deletion``.
+        seed: of the shuffle that breaks ties.
     """
 
     higher: ClassVar[bool] = True

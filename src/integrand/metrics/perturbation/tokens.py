@@ -94,8 +94,22 @@ class Sufficiency(_Tokens):
 
         mean over k of  p(x) − p(x with all but its k % first-ranked tokens replaced)
 
-    Options, cost, pitfalls and peers as for ``Comprehensiveness``. Where k % is less than a token
-    one token stays; DIG returns 0 then, its best value.
+    Cost, pitfalls and peers as for ``Comprehensiveness``. Where k % is less than a token one token
+    stays; DIG returns 0 then, its best value.
+
+    Args:
+        percent: k, of all tokens, rounded down but one token at least.
+        fill: what replaces a token: a number or a tensor in the space of the inputs, mostly the
+            embedding of [MASK] or of padding.
+        features: "auto": tokens for (T, D), columns for (F,), pixels for images.
+        seed: of the shuffle that breaks ties.
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), torch.randn(5, 4, 3)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.sufficiency(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = False
@@ -111,11 +125,25 @@ class LogOdds(_Tokens):
 
         mean over k of  log p(x with its k % first-ranked tokens replaced) − log p(x)
 
-    Options, cost and pitfalls as for ``Comprehensiveness``; tokens are replaced in the literature
-    too. Despite its name it is a ratio of probabilities, not of odds.
+    Cost and pitfalls as for ``Comprehensiveness``; tokens are replaced in the literature too.
+    Despite its name it is a ratio of probabilities, not of odds.
+
+    Args:
+        percent: k, of all tokens, rounded down but one token at least.
+        fill: what replaces a token: a number or a tensor in the space of the inputs, mostly the
+            embedding of [MASK] or of padding.
+        features: "auto": tokens for (T, D), columns for (F,), pixels for images.
+        seed: of the shuffle that breaks ties.
 
     References:
         Shrikumar et al., "DeepLIFT", 2017; Sanyal & Ren, 2021 (k = 20).
+
+    Example:
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), torch.randn(5, 4, 3)
+        >>> result = ig.explain(model, x, target=0)
+        >>> ig.metrics.log_odds(model, x, result, target=0).shape
+        torch.Size([5])
     """
 
     higher: ClassVar[bool] = False

@@ -42,6 +42,7 @@ class MaxSensitivity(Metric):
         how: "max", or "mean" for average sensitivity (Bhatt et al.).
         noise: a function (x (B, \\*s), generator) → δ like x, or (1, \\*s), instead of uniform
             noise.
+        seed: of the draws.
 
     Cost:
         ``draws`` explanations of every example by every method.
@@ -59,13 +60,12 @@ class MaxSensitivity(Metric):
         Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
-    >>> result = ig.explain(model, x, target=0)
-    >>> found = ig.metrics.max_sensitivity(model, x, result, target=0)
-    >>> bool((found < 0.2).all())
-    True
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(4, 3), torch.randn(5, 4)
+        >>> result = ig.explain(model, x, target=0)
+        >>> found = ig.metrics.max_sensitivity(model, x, result, target=0)
+        >>> bool((found < 0.2).all())
+        True
     """
 
     radius: float = 0.02

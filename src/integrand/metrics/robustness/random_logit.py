@@ -40,6 +40,7 @@ class RandomLogit(Metric):
         absolute: compare |φ|.
         features: what is ranked: "auto" is pixels for images, tokens for (T, D), elements
             otherwise.
+        seed: of the class that is drawn.
 
     Raises:
         TargetError: for targets that name no class, and models of one class.
@@ -61,11 +62,10 @@ class RandomLogit(Metric):
         Sixt, Granz, Landgraf, "When explanations lie", ICML 2020.
 
     Example:
-
-    >>> import torch, integrand as ig
-    >>> model, x = torch.nn.Linear(8, 5), torch.randn(4, 8)
-    >>> ig.metrics.random_logit(model, x, ig.explain(model, x, target=0), target=0).shape
-    torch.Size([4])
+        >>> import torch, integrand as ig
+        >>> model, x = torch.nn.Linear(8, 5), torch.randn(4, 8)
+        >>> ig.metrics.random_logit(model, x, ig.explain(model, x, target=0), target=0).shape
+        torch.Size([4])
     """
 
     other: Any = None

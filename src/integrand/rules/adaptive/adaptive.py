@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from ...core.segment import Segment
-from ...core.shapes import norm, over
+from ...core.shapes import norm, over, unravelled
 from ...core.values import part
 from ...errors import InputError
 from ...fields import Field
@@ -240,7 +240,7 @@ def _blocks(field: Field, segment: Segment) -> list[Tensor]:
     place = segment.moving()
     if not len(place):
         return []
-    _, r, b = torch.unravel_index(place, (pieces, references, batch))
+    _, r, b = unravelled(place, (pieces, references, batch))
     point = field.points(torch.arange(batch, device=place.device))
     paths = (point[:, None] * references + torch.arange(references, device=place.device)).reshape(
         -1

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.segment import Evaluation, Segment
-from ...core.shapes import ROUNDING, first_alike, flattened, norm, over
+from ...core.shapes import ROUNDING, first_alike, flattened, norm, over, unravelled
 from ...fields import Field
 from ..base import least_norm, missed
 
@@ -231,7 +231,7 @@ class Lines:
     def of(cls, field: Field, segment: Segment, place: Tensor) -> Lines:
         """The pieces (K, R, B) that ``place`` numbers, path by path if ``place`` has them so."""
         pieces, references, batch = segment.leading
-        k, r, b = torch.unravel_index(place, (pieces, references, batch))
+        k, r, b = unravelled(place, (pieces, references, batch))
         start, end = segment.start[k, r, b], segment.end[k, r, b]
         chain = consecutive((r * batch + b).cpu().numpy())
         companions = np.arange(len(place))

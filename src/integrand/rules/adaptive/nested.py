@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...core.segment import Evaluation, Segment
-from ...core.shapes import flattened, norm, total
+from ...core.shapes import flattened, norm, total, unravelled
 from ...fields import Field
 from ..base import Integrated, least_norm, mean_gradient, missed
 
@@ -75,7 +75,7 @@ def _evaluate(field: Field, points: Tensor) -> Evaluation:
 
 def _mean_at_odd_nodes(field: Field, segment: Segment, place: Tensor, pieces: int) -> Tensor:
     """The mean gradient at the odd nodes j/pieces of the pieces ``place`` (m, \\*s)."""
-    k, r, b = torch.unravel_index(place, segment.leading)
+    k, r, b = unravelled(place, segment.leading)
     clock = torch.tensor([0.0, 1.0], dtype=segment.start.dtype, device=segment.start.device)
     sub_segment = Segment(
         segment.start[k, r, b][None, None], segment.end[k, r, b][None, None], (clock[:1], clock[1:])

@@ -1,0 +1,71 @@
+"""Texts by number: the lines of a file, or the cells of a table."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+
+class Texts(ABC):
+    """Texts by number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def content(self, number: int) -> bytes:
+        """The bytes of a text; the same only for the same text."""
+
+    def text(self, number: int) -> str:
+        """The text.
+
+        Raises:
+            InputError: for one that is none.
+        """
+        try:
+            return self.content(number).decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"The text is not in UTF-8: {error}.") from None
+
+
+class TextLines(Texts):
+    """The lines of a file, found once and read when they are needed."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with file.open("rb") as opened:
+            lengths = np.fromiter((len(line) for line in opened), np.int64)
+        self.ends = np.cumsum(lengths)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def content(self, number: int) -> bytes:
+        start = int(self.ends[number - 1]) if number else 0
+        with self.file.open("rb") as opened:
+            opened.seek(start)
+            return opened.read(int(self.ends[number]) - start).rstrip(b"\r\n")
+
+
+class CellRows(Texts):
+    """A column of an Arrow table."""
+
+    def __init__(self, column: Any) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def content(self, number: int) -> bytes:
+        cell = self.column[number].as_py()
+        return b"\xff" if cell is None else str(cell).encode()
+
+    def text(self, number: int) -> str:
+        if self.column[number].as_py() is None:
+            raise InputError("There is no text: the cell is empty.")
+        return super().text(number)
