@@ -22,7 +22,7 @@ from ..backprop.modified.base import During
 from ..errors import DetachedModel
 from ..model.autograd import gradients, slopes
 from .architectures import Decoder
-from .graph import Graph
+from .graph import CircuitGraph
 from .pairs import Group
 from .stream import (
     ATTENTION,
@@ -30,7 +30,7 @@ from .stream import (
     MLP,
     Branch,
     Matrices,
-    Recording,
+    StreamRecording,
     Written,
     present,
     pulled_back,
@@ -107,11 +107,11 @@ class Contrast:
     """
 
     decoder: Decoder
-    graph: Graph
+    graph: CircuitGraph
     group: Group
     matrices: Matrices
-    clean: Recording
-    corrupt: Recording
+    clean: StreamRecording
+    corrupt: StreamRecording
     values: Tensor
     count: Count
     during: During = nullcontext
@@ -137,7 +137,7 @@ class Contrast:
 
 def contrast_of(
     decoder: Decoder,
-    graph: Graph,
+    graph: CircuitGraph,
     group: Group,
     matrices: Matrices,
     count: Count,
@@ -169,7 +169,7 @@ class Sloped:
 
     pairs: int
     weights: Tensor
-    record: Recording
+    record: StreamRecording
     slopes: dict[int, Tensor]
 
     def at(self, tensor: Tensor) -> Tensor | None:
@@ -224,7 +224,7 @@ def along(
         yield Sloped(pairs, nodes.weights[:, first : first + at_once], record, known)
 
 
-def _wanted(record: Recording, *, edges: bool) -> list[Tensor]:
+def _wanted(record: StreamRecording, *, edges: bool) -> list[Tensor]:
     if edges:
         projected = [tensor for layer in record.projected for tensor in layer]
         tensors = [*projected, *record.mlp_input, present(record.final)]
@@ -320,7 +320,7 @@ def node_scores(
         into[:, :, graph.group(kind, layer)] += scores.to(into)
 
 
-def branches_of(graph: Graph) -> Iterator[Branch]:
+def branches_of(graph: CircuitGraph) -> Iterator[Branch]:
     """All branches, in the order of the stream."""
     yield INPUT, 0
     for layer in range(graph.layers):
