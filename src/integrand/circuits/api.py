@@ -31,7 +31,7 @@ from .result import Circuit, Completeness, FaithfulnessCurve, NodeScores
 from .scoring import (
     Contrast,
     Count,
-    Nodes,
+    PathNodes,
     along,
     branches_of,
     contrast_of,
@@ -128,9 +128,9 @@ def edges(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     job.follow(backward)
-    scores, nodes = _Mean(), _Mean()
+    scores, nodes = _RunningMean(), _RunningMean()
     with job.running():
-        estimates = _Sums()
+        estimates = _RunningSums()
         for contrast in job.contrasts():
             both = _edges_of(contrast, job, method, steps, rule)
             scores.add(both[0])
@@ -191,7 +191,7 @@ def nodes(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     job.follow(backward)
-    scores, estimates = _Mean(), _Sums()
+    scores, estimates = _RunningMean(), _RunningSums()
     with job.running():
         for contrast in job.contrasts():
             both = _nodes_of(contrast, job, method, steps, rule)
@@ -461,11 +461,11 @@ def job_of(
     return CircuitJob(decoder, graph, pairs, whole("batch_size", batch_size, least=1))
 
 
-def _path(method: str, steps: int, rule: Quadrature | None) -> Nodes:
+def _path(method: str, steps: int, rule: Quadrature | None) -> PathNodes:
     if method == EAP:
-        return Nodes.of(Right(1).table())
+        return PathNodes.of(Right(1).table())
     table = GaussLegendre(whole("steps", steps, least=1)).table() if rule is None else rule.table()
-    return Nodes.of(table)
+    return PathNodes.of(table)
 
 
 Score = Callable[..., None]
@@ -506,7 +506,7 @@ def _nodes_of(
 def _scored(
     contrast: Contrast,
     job: CircuitJob,
-    path: Nodes,
+    path: PathNodes,
     method: str,
     shape: tuple[int, ...],
     score: Score,
@@ -556,7 +556,7 @@ def _losses(contrast: Contrast, job: CircuitJob, places: Sequence[tuple[int, int
 # --- means over pairs -------------------------------------------------------------------------------------------------
 
 
-class _Mean:
+class _RunningMean:
     """The mean over pairs and its standard error, a few pairs at a time."""
 
     def __init__(self) -> None:
@@ -592,7 +592,7 @@ class _Mean:
         return (self._squares / (self.count - 1) / self.count).sqrt()
 
 
-class _Sums:
+class _RunningSums:
     """Scores by a rule and by a coarser one, summed over pairs."""
 
     def __init__(self) -> None:

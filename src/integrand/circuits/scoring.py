@@ -42,7 +42,7 @@ _NUMBERS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
+class PathNodes:
     """Places on a path and their weights, with those of a coarser rule on some of the same places.
 
     Attributes:
@@ -55,7 +55,7 @@ class Nodes:
     weights: Tensor
 
     @classmethod
-    def of(cls, table: tuple[Sequence[float], Sequence[float]]) -> Nodes:
+    def of(cls, table: tuple[Sequence[float], Sequence[float]]) -> PathNodes:
         """Those of a quadrature rule."""
         places, weights = (torch.tensor(entries, dtype=torch.float64) for entries in table)
         return cls(places, torch.stack([weights, coarser(places)]))
@@ -188,7 +188,7 @@ class Sloped:
 
 
 def along(
-    contrast: Contrast, branch: Branch, nodes: Nodes, batch_size: int, *, edges: bool
+    contrast: Contrast, branch: Branch, nodes: PathNodes, batch_size: int, *, edges: bool
 ) -> Iterator[Sloped]:
     """The path on which a branch goes from what it wrote for the corrupt prompt to what it wrote for
     the clean one, ``batch_size`` rows at a time.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .architectures import Block, Decoder, matrix_of
+from .architectures import Decoder, DecoderBlock, matrix_of
 
 INPUT, ATTENTION, MLP = "input", "attention", "mlp"
 
@@ -159,7 +159,7 @@ Given = Callable[[Branch, Tensor], Tensor]
 
 
 def _record_attention(
-    hooks: Hooks, record: StreamRecording, block: Block, layer: int, given: Given
+    hooks: Hooks, record: StreamRecording, block: DecoderBlock, layer: int, given: Given
 ) -> None:
     def reads(stream: Tensor) -> None:
         record.attention_stream.append(stream)
@@ -181,7 +181,7 @@ def _record_attention(
 
 
 def _record_mlp(
-    hooks: Hooks, record: StreamRecording, block: Block, layer: int, given: Given
+    hooks: Hooks, record: StreamRecording, block: DecoderBlock, layer: int, given: Given
 ) -> None:
     if block.mlp_norm is not None and block.mlp_norm is not block.attention_norm:
         hooks.before(block.mlp_norm, record.mlp_stream.append)
