@@ -183,7 +183,7 @@ def page(summary: dict[str, Any]) -> str:
         "# Soak: random kills and damage",
         "",
         f"`python -m benchmarks.soak` for {summary['minutes']:.0f} minutes, seed {summary['seed']}: {alone['rows']} photographs, EfficientNet-Lite0, Weighted Gradients, shards of two; undisturbed it takes {alone['seconds']:.0f} s on one worker.",
-        f"{len(rounds)} runs were brought to their end through what follows; {good} of {len(rounds)} have every byte of maps and rows as the undisturbed run, {lost} lost a row, and {sum(r['rows twice'] for r in rounds)} rows stand twice.",
+        f"Runs that were brought to their end through what follows: {len(rounds)}. With every byte of maps and rows as in the undisturbed run: {good}. With a row lost: {lost}. Rows that stand twice: {sum(r['rows twice'] for r in rounds)}.",
         "",
         "| event | times |",
         "|---|---|",

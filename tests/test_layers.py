@@ -594,7 +594,7 @@ def test_a_wrapper_in_a_layer_for_several_targets() -> None:
             lambda: ig.SmoothGrad(ig.methods.expected(REFERENCES, tol=0.4)),
             r"UntilTolerance draws other references in every run of SmoothGrad: leave tol out",
         ),
-        (lambda: ig.methods.pattern_guided, r"or a wrapper of one, not function"),
+        (lambda: ig.methods.pattern_guided, r"pattern_guided is the function that makes one"),
     ],
 )
 def test_wrappers_that_are_of_the_inputs_only(inside: Any, message: str) -> None:

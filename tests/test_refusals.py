@@ -62,7 +62,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "nested choices": (lambda: explain()[torch.tensor([[1]])], "by numbers"),
     "budgets in words": (lambda: compare(gradients="a"), "whole number"),
     "options that are no dict": (lambda: compare(options={"integrated": [1]}), "dict of options"),
-    "baselines that are no list": (lambda: compare(vary_baseline=3), "list or dict"),
+    "baselines that are no list": (
+        lambda: compare(vary_baseline=3),
+        "in a list such as .* or a dict",
+    ),
     "masks for other examples": (lambda: compare(masks=torch.zeros(2, 4)), "each of 6"),
     "masks in words": (lambda: compare(masks="a"), "masks="),
     "classes that nobody has": (lambda: compare(target=9), "class 9 does not exist"),

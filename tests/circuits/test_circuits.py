@@ -516,7 +516,7 @@ def test_faithfulness_of_other_models_circuits(circuit: Any, gpt2: Any) -> None:
 
 
 def test_the_area_and_the_smallest_count() -> None:
-    curve = ig.circuits.Faithfulness(
+    curve = ig.circuits.FaithfulnessCurve(
         (0, 1, 2, 4),
         torch.tensor([0.0, 0.9, 0.5, 1.0], dtype=torch.float64),
         torch.zeros(0, 4, dtype=torch.float64),

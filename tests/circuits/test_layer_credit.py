@@ -94,7 +94,7 @@ def test_credits_add_up(kind: str) -> None:
 
 def test_where_an_answer_appears() -> None:
     """From the layer on from which its share stays written."""
-    graph = ig.circuits.Graph(2, 1, 1)
+    graph = ig.circuits.CircuitGraph(2, 1, 1)
     scores = torch.tensor([[0, 0, 0, 1, 2], [4, 0, -3, 0, 2], [0, 0, 0, 0, 0]]).double()
     clean = torch.tensor([[0, 0, 3], [0, 0, 3], [0, 0, 3]]).double()
     credit = ig.circuits.LayerCredit(

@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "usage" / "run.md"
 def test_the_page_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = PAGE.read_text("utf-8")
     monkeypatch.chdir(tmp_path)
-    (recipe,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    recipe = re.findall(r"```toml\n(.*?)```", text, re.S)[0]
     (tmp_path / "run.toml").write_text(recipe)
     (tmp_path / "my.py").write_text("import torch\ndef load(): return torch.nn.Linear(6, 3)\n")
     np.save("inputs.npy", np.random.default_rng(0).normal(size=(70, 6)))

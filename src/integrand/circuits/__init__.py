@@ -5,9 +5,9 @@ ig.circuits.edges(model, clean, corrupt, metric=ig.text.NextToken(" Mary", again
 
 from .api import METHODS, activation_patching, edges, faithfulness, nodes
 from .architectures import ARCHITECTURES, Architecture
-from .graph import Graph
+from .graph import CircuitGraph
 from .layer_credit import LayerCredit, layer_credit
-from .result import Circuit, Completeness, Edge, Faithfulness, Node, NodeScores
+from .result import Circuit, Completeness, Edge, FaithfulnessCurve, Node, NodeScores
 from .sites import sites
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "Circuit",
     "Completeness",
     "Edge",
-    "Faithfulness",
-    "Graph",
+    "FaithfulnessCurve",
+    "CircuitGraph",
     "LayerCredit",
     "Node",
     "NodeScores",

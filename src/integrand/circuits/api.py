@@ -24,14 +24,14 @@ from ..model.borrowed import borrowed
 from ..rules.quadrature import GaussLegendre, Quadrature, Right
 from ..text.models import ModelLike, TokenizerLike, language_model
 from .architectures import Architecture, Decoder, decoder_of
-from .graph import Graph
+from .graph import CircuitGraph
 from .pairs import Metric, Pairs, Prompts, in_words, pairs_of
 from .patching import patched_values
-from .result import Circuit, Completeness, Faithfulness, NodeScores
+from .result import Circuit, Completeness, FaithfulnessCurve, NodeScores
 from .scoring import (
     Contrast,
     Count,
-    Nodes,
+    PathNodes,
     along,
     branches_of,
     contrast_of,
@@ -128,9 +128,9 @@ def edges(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     job.follow(backward)
-    scores, nodes = _Mean(), _Mean()
+    scores, nodes = _RunningMean(), _RunningMean()
     with job.running():
-        estimates = _Sums()
+        estimates = _RunningSums()
         for contrast in job.contrasts():
             both = _edges_of(contrast, job, method, steps, rule)
             scores.add(both[0])
@@ -191,7 +191,7 @@ def nodes(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     job.follow(backward)
-    scores, estimates = _Mean(), _Sums()
+    scores, estimates = _RunningMean(), _RunningSums()
     with job.running():
         for contrast in job.contrasts():
             both = _nodes_of(contrast, job, method, steps, rule)
@@ -264,7 +264,7 @@ def faithfulness(
     tokenizer: TokenizerLike | None = None,
     architecture: Architecture | None = None,
     batch_size: int = 8,
-) -> Faithfulness:
+) -> FaithfulnessCurve:
     """How much of F(clean) − F(corrupt) the strongest edges of a circuit keep, beside random ones.
 
         (F(kept) − F(corrupt)) / (F(clean) − F(corrupt)),  each F a mean over pairs
@@ -285,7 +285,7 @@ def faithfulness(
         batch_size: see there.
 
     Returns:
-        ``Faithfulness``: both curves, and the areas under them.
+        ``FaithfulnessCurve``: both curves, and the areas under them.
 
     Raises:
         InputError: where F of the corrupt prompts is that of the clean ones, and for a circuit of
@@ -320,10 +320,10 @@ def faithfulness(
             "F of the corrupt prompts is that of the clean ones: there is no change that a circuit could keep."
         )
     curves = ((left - corrupt_mean) / (clean_mean - corrupt_mean)).reshape(-1, len(kept_counts))
-    return Faithfulness(tuple(kept_counts), curves[0], curves[1:], total, job.cost())
+    return FaithfulnessCurve(tuple(kept_counts), curves[0], curves[1:], total, job.cost())
 
 
-def _drawn(graph: Graph, chosen: Tensor) -> Tensor:
+def _drawn(graph: CircuitGraph, chosen: Tensor) -> Tensor:
     mask = torch.zeros_like(graph.edges)
     places = graph.edges.nonzero()[chosen]
     mask[places[:, 0], places[:, 1]] = True
@@ -334,7 +334,7 @@ def _drawn(graph: Graph, chosen: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class Job:
+class CircuitJob:
     """Pairs that a model is asked about, and what has been measured so far.
 
     Attributes:
@@ -344,7 +344,7 @@ class Job:
     """
 
     decoder: Decoder
-    graph: Graph
+    graph: CircuitGraph
     pairs: Pairs
     batch_size: int
     count: Count = field(default_factory=Count)
@@ -439,7 +439,7 @@ def job_of(
     tokenizer: TokenizerLike | None,
     architecture: Architecture | None,
     batch_size: int,
-) -> Job:
+) -> CircuitJob:
     """A model, pairs and a metric, checked.
 
     Raises:
@@ -452,27 +452,27 @@ def job_of(
     described = architecture is not None
     pairs = pairs_of(language, clean, corrupt, metric, where, described=described)
     decoder = decoder_of(language, architecture)
-    graph = Graph(
+    graph = CircuitGraph(
         len(decoder.blocks),
         decoder.heads,
         decoder.key_value_heads,
         decoder.architecture.parallel,
     )
-    return Job(decoder, graph, pairs, whole("batch_size", batch_size, least=1))
+    return CircuitJob(decoder, graph, pairs, whole("batch_size", batch_size, least=1))
 
 
-def _path(method: str, steps: int, rule: Quadrature | None) -> Nodes:
+def _path(method: str, steps: int, rule: Quadrature | None) -> PathNodes:
     if method == EAP:
-        return Nodes.of(Right(1).table())
+        return PathNodes.of(Right(1).table())
     table = GaussLegendre(whole("steps", steps, least=1)).table() if rule is None else rule.table()
-    return Nodes.of(table)
+    return PathNodes.of(table)
 
 
 Score = Callable[..., None]
 
 
 def _edges_of(
-    contrast: Contrast, job: Job, method: str, steps: int, rule: Quadrature | None
+    contrast: Contrast, job: CircuitJob, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S, V) scores by the rule, and by a coarser one."""
     check_choice("method", method, METHODS)
@@ -488,7 +488,7 @@ def _edges_of(
 
 
 def _nodes_of(
-    contrast: Contrast, job: Job, method: str, steps: int, rule: Quadrature | None
+    contrast: Contrast, job: CircuitJob, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S) scores by the rule, and by a coarser one."""
     check_choice("method", method, METHODS)
@@ -505,8 +505,8 @@ def _nodes_of(
 
 def _scored(
     contrast: Contrast,
-    job: Job,
-    path: Nodes,
+    job: CircuitJob,
+    path: PathNodes,
     method: str,
     shape: tuple[int, ...],
     score: Score,
@@ -539,7 +539,7 @@ def _lost(contrast: Contrast, branch: Branch) -> Tensor:
     return contrast.values[0] - value
 
 
-def _losses(contrast: Contrast, job: Job, places: Sequence[tuple[int, int]]) -> Tensor:
+def _losses(contrast: Contrast, job: CircuitJob, places: Sequence[tuple[int, int]]) -> Tensor:
     """What F loses (E, P) where single edges are those of the corrupt prompts."""
     graph = contrast.graph
     at_once = max(1, _MASKS // graph.edges.numel())
@@ -556,7 +556,7 @@ def _losses(contrast: Contrast, job: Job, places: Sequence[tuple[int, int]]) -> 
 # --- means over pairs -------------------------------------------------------------------------------------------------
 
 
-class _Mean:
+class _RunningMean:
     """The mean over pairs and its standard error, a few pairs at a time."""
 
     def __init__(self) -> None:
@@ -592,7 +592,7 @@ class _Mean:
         return (self._squares / (self.count - 1) / self.count).sqrt()
 
 
-class _Sums:
+class _RunningSums:
     """Scores by a rule and by a coarser one, summed over pairs."""
 
     def __init__(self) -> None:

@@ -158,7 +158,7 @@ class Heads:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class DecoderBlock:
     """A block of a model: its modules, as ``Architecture`` calls them.
 
     ``projections`` are the modules that make queries, keys and values, each once.
@@ -192,7 +192,7 @@ class Decoder:
 
     model: LanguageModel
     architecture: Architecture
-    blocks: tuple[Block, ...]
+    blocks: tuple[DecoderBlock, ...]
     final_norm: nn.Module
     heads: int
     key_value_heads: int
@@ -271,7 +271,7 @@ def _count(model: LanguageModel, name: str, default: int | None) -> int:
     return count
 
 
-def _block(model: LanguageModel, described: Architecture, block: nn.Module) -> Block:
+def _block(model: LanguageModel, described: Architecture, block: nn.Module) -> DecoderBlock:
     def named(name: str) -> nn.Module:
         return submodule(model, block, name, "block")
 
@@ -279,7 +279,7 @@ def _block(model: LanguageModel, described: Architecture, block: nn.Module) -> B
         return None if name is None else named(name)
 
     names = dict.fromkeys((described.queries, described.keys, described.values))
-    return Block(
+    return DecoderBlock(
         block,
         maybe(described.attention_norm),
         tuple(named(name) for name in names),

@@ -22,7 +22,7 @@ LOGITS = "logits"
 
 
 @dataclass(frozen=True)
-class Graph:
+class CircuitGraph:
     """The nodes of a decoder of L layers with H heads and K key-value heads each.
 
     Attributes:

@@ -17,7 +17,7 @@ from ..core.optional import optional
 from ..errors import InputError
 from ..integration.cost import Cost
 from ..integration.io import CIRCUIT, digest
-from .graph import Graph
+from .graph import CircuitGraph
 from .result import Circuit, Completeness, NodeScores
 
 _NEEDS = "Saving and loading circuits"
@@ -70,7 +70,7 @@ def read(path: str | Path, written: Mapping[str, str], tensors: dict[str, Any]) 
     parts: dict[str, Any] = {
         **tensors,
         **{name: header[name] for name in _WORDS},
-        "graph": Graph(**header["graph"]),
+        "graph": CircuitGraph(**header["graph"]),
         "completeness": tuple(Completeness(*entry) for entry in header["completeness"]),
         "cost": Cost(**header["cost"]),
     }

@@ -27,10 +27,10 @@ from ..rules.quadrature import GaussLegendre
 from ..text.models import ModelLike, TokenizerLike
 from .api import job_of
 from .architectures import Architecture
-from .graph import Graph
+from .graph import CircuitGraph
 from .pairs import Metric, Prompts
 from .scoring import Contrast
-from .stream import INPUT, Hooks, Recording, Written, present, recorded
+from .stream import INPUT, Hooks, StreamRecording, Written, present, recorded
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +47,7 @@ class LayerCredit:
         cost: of it.
     """
 
-    graph: Graph
+    graph: CircuitGraph
     scores: Tensor
     lens_clean: Tensor
     lens_corrupt: Tensor
@@ -206,7 +206,7 @@ def layer_credit(
 def _credits(contrast: Contrast, pieces: int, nodes: int, batch_size: int) -> Tensor:
     """(P, S) credit of every source."""
     total = torch.zeros(len(contrast.group), len(contrast.graph.sources), dtype=torch.float64)
-    before: Recording | None = None
+    before: StreamRecording | None = None
     for record in _corners(contrast, pieces):
         if before is not None:
             slope = _mean_slope(contrast, before, record, nodes, batch_size)
@@ -215,7 +215,7 @@ def _credits(contrast: Contrast, pieces: int, nodes: int, batch_size: int) -> Te
     return total
 
 
-def _corners(contrast: Contrast, pieces: int) -> Iterator[Recording]:
+def _corners(contrast: Contrast, pieces: int) -> Iterator[StreamRecording]:
     """What was in the stream at the corners of the path, from corrupt to clean."""
     yield contrast.corrupt
     start, difference = present(contrast.corrupt.start), contrast.difference((INPUT, 0))
@@ -229,7 +229,7 @@ def _corners(contrast: Contrast, pieces: int) -> Iterator[Recording]:
 
 
 def _mean_slope(
-    contrast: Contrast, before: Recording, after: Recording, nodes: int, batch_size: int
+    contrast: Contrast, before: StreamRecording, after: StreamRecording, nodes: int, batch_size: int
 ) -> Tensor:
     """(P, T, D) the mean gradient of F at the finished stream, between two corners."""
     start, end = present(before.final).detach(), present(after.final).detach()
@@ -263,7 +263,9 @@ def _read(contrast: Contrast, rows: Tensor, points: Tensor, *, corrupt: bool = F
         return contrast.group.at(rows).value(corrupt=corrupt)
 
 
-def _shares(contrast: Contrast, before: Recording, after: Recording, slope: Tensor) -> Tensor:
+def _shares(
+    contrast: Contrast, before: StreamRecording, after: StreamRecording, slope: Tensor
+) -> Tensor:
     """(P, S) what each source wrote between two corners, times the mean gradient; token by token,
     so that no more than one token of all sources is held."""
     first, second = (Written(contrast.matrices, record) for record in (before, after))

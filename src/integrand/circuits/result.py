@@ -19,7 +19,7 @@ from ..core.optional import room
 from ..core.options import whole
 from ..errors import UnknownName
 from ..integration.cost import Cost
-from .graph import Graph
+from .graph import CircuitGraph
 
 
 class Node(NamedTuple):
@@ -77,7 +77,7 @@ class NodeScores:
         cost: of it.
     """
 
-    graph: Graph
+    graph: CircuitGraph
     node_scores: Tensor
     node_standard_error: Tensor
     clean: Tensor
@@ -250,7 +250,7 @@ class Circuit(NodeScores):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Faithfulness:
+class FaithfulnessCurve:
     """How much of F(clean) − F(corrupt) is left where only some edges are kept, beside random ones.
 
         (F(kept) − F(corrupt)) / (F(clean) − F(corrupt)),  each F a mean over pairs
@@ -313,6 +313,6 @@ class Faithfulness:
 
     def __repr__(self) -> str:
         return (
-            f"<Faithfulness at {len(self.counts)} counts of {self.edges} edges, area {number(self.area)}, "
+            f"<FaithfulnessCurve at {len(self.counts)} counts of {self.edges} edges, area {number(self.area)}, "
             f"of random edges {number(self.random_area)}>"
         )

@@ -22,7 +22,7 @@ from ..backprop.modified.base import During
 from ..errors import DetachedModel
 from ..model.autograd import gradients, slopes
 from .architectures import Decoder
-from .graph import Graph
+from .graph import CircuitGraph
 from .pairs import Group
 from .stream import (
     ATTENTION,
@@ -30,7 +30,7 @@ from .stream import (
     MLP,
     Branch,
     Matrices,
-    Recording,
+    StreamRecording,
     Written,
     present,
     pulled_back,
@@ -42,7 +42,7 @@ _NUMBERS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
+class PathNodes:
     """Places on a path and their weights, with those of a coarser rule on some of the same places.
 
     Attributes:
@@ -55,7 +55,7 @@ class Nodes:
     weights: Tensor
 
     @classmethod
-    def of(cls, table: tuple[Sequence[float], Sequence[float]]) -> Nodes:
+    def of(cls, table: tuple[Sequence[float], Sequence[float]]) -> PathNodes:
         """Those of a quadrature rule."""
         places, weights = (torch.tensor(entries, dtype=torch.float64) for entries in table)
         return cls(places, torch.stack([weights, coarser(places)]))
@@ -107,11 +107,11 @@ class Contrast:
     """
 
     decoder: Decoder
-    graph: Graph
+    graph: CircuitGraph
     group: Group
     matrices: Matrices
-    clean: Recording
-    corrupt: Recording
+    clean: StreamRecording
+    corrupt: StreamRecording
     values: Tensor
     count: Count
     during: During = nullcontext
@@ -137,7 +137,7 @@ class Contrast:
 
 def contrast_of(
     decoder: Decoder,
-    graph: Graph,
+    graph: CircuitGraph,
     group: Group,
     matrices: Matrices,
     count: Count,
@@ -169,7 +169,7 @@ class Sloped:
 
     pairs: int
     weights: Tensor
-    record: Recording
+    record: StreamRecording
     slopes: dict[int, Tensor]
 
     def at(self, tensor: Tensor) -> Tensor | None:
@@ -188,7 +188,7 @@ class Sloped:
 
 
 def along(
-    contrast: Contrast, branch: Branch, nodes: Nodes, batch_size: int, *, edges: bool
+    contrast: Contrast, branch: Branch, nodes: PathNodes, batch_size: int, *, edges: bool
 ) -> Iterator[Sloped]:
     """The path on which a branch goes from what it wrote for the corrupt prompt to what it wrote for
     the clean one, ``batch_size`` rows at a time.
@@ -224,7 +224,7 @@ def along(
         yield Sloped(pairs, nodes.weights[:, first : first + at_once], record, known)
 
 
-def _wanted(record: Recording, *, edges: bool) -> list[Tensor]:
+def _wanted(record: StreamRecording, *, edges: bool) -> list[Tensor]:
     if edges:
         projected = [tensor for layer in record.projected for tensor in layer]
         tensors = [*projected, *record.mlp_input, present(record.final)]
@@ -320,7 +320,7 @@ def node_scores(
         into[:, :, graph.group(kind, layer)] += scores.to(into)
 
 
-def branches_of(graph: Graph) -> Iterator[Branch]:
+def branches_of(graph: CircuitGraph) -> Iterator[Branch]:
     """All branches, in the order of the stream."""
     yield INPUT, 0
     for layer in range(graph.layers):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .architectures import Block, Decoder, matrix_of
+from .architectures import Decoder, DecoderBlock, matrix_of
 
 INPUT, ATTENTION, MLP = "input", "attention", "mlp"
 
@@ -25,7 +25,7 @@ Branch = tuple[str, int]
 
 
 @dataclass(eq=False)
-class Recording:
+class StreamRecording:
     """What one forward pass of N rows of T tokens had in the stream, one entry for each layer.
 
     Attributes:
@@ -129,10 +129,10 @@ class Hooks:
 @contextmanager
 def recorded(
     decoder: Decoder, branch: Branch | None = None, replacement: Tensor | None = None
-) -> Iterator[Recording]:
+) -> Iterator[StreamRecording]:
     """While this lasts a forward pass is recorded; with ``branch``, ``replacement`` (N, T, D) is
     what that adds to the stream."""
-    record, hooks = Recording(), Hooks()
+    record, hooks = StreamRecording(), Hooks()
 
     def given(which: Branch, tensor: Tensor) -> Tensor:
         return tensor if branch != which or replacement is None else replacement.to(tensor)
@@ -159,7 +159,7 @@ Given = Callable[[Branch, Tensor], Tensor]
 
 
 def _record_attention(
-    hooks: Hooks, record: Recording, block: Block, layer: int, given: Given
+    hooks: Hooks, record: StreamRecording, block: DecoderBlock, layer: int, given: Given
 ) -> None:
     def reads(stream: Tensor) -> None:
         record.attention_stream.append(stream)
@@ -180,7 +180,9 @@ def _record_attention(
     hooks.after(block.attention_added, adds)
 
 
-def _record_mlp(hooks: Hooks, record: Recording, block: Block, layer: int, given: Given) -> None:
+def _record_mlp(
+    hooks: Hooks, record: StreamRecording, block: DecoderBlock, layer: int, given: Given
+) -> None:
     if block.mlp_norm is not None and block.mlp_norm is not block.attention_norm:
         hooks.before(block.mlp_norm, record.mlp_stream.append)
 
@@ -201,7 +203,7 @@ def _record_mlp(hooks: Hooks, record: Recording, block: Block, layer: int, given
     hooks.after(block.mlp_added, adds)
 
 
-def check_stream(decoder: Decoder, record: Recording) -> None:
+def check_stream(decoder: Decoder, record: StreamRecording) -> None:
     """Check that the stream is the sum of what is said to be written into it.
 
     Raises:
@@ -290,7 +292,7 @@ class Written:
     """
 
     matrices: Matrices
-    record: Recording
+    record: StreamRecording
 
     def at(self, tokens: slice) -> Tensor:
         """(N, S, t, D) what every source wrote at some tokens."""

@@ -49,6 +49,7 @@ from .subset import narrowed, portion
 
 _HELD_ELEMENTS = 1 << 26  # numbers of maps in memory at a time
 
+Part = TypeVar("Part")
 Progress = bool | Callable[[int, int], None]
 """True for a line on stderr, or a callable that is given maps computed and maps to compute."""
 
@@ -142,7 +143,7 @@ def compare(
     True
     """
     _check_arguments(gradients, tol, inference, model_options)
-    metrics_used = metrics_by_name(metrics)
+    named_metrics = metrics_by_name(metrics)  # what there is not is said before anything runs
     task = Task.of(
         model,
         inputs,
@@ -153,12 +154,10 @@ def compare(
         optimize=optimize,
         **model_options,
     )
-    metrics_used = {name: by_column(metric, task.layout) for name, metric in metrics_used.items()}
+    metrics_used = {n: by_column(metric, task.layout) for n, metric in named_metrics.items()}
     tried = _for_inputs(vary_baseline, inputs, task)
     explainers = _built(methods_by_name(methods), inputs, task, baseline, references, options or {})
-    if seed is not None:
-        explainers = {name: reseeded(method, seed) for name, method in explainers.items()}
-        metrics_used = {name: reseeded(metric, seed) for name, metric in metrics_used.items()}
+    explainers, metrics_used = _seeded(explainers, seed), _seeded(metrics_used, seed)
     with Subject.ready(task, masks) as subject:
         control_maps = _controls(controls, explainers, subject)
         explainers, notes = _equal(explainers, gradients, tol, subject)
@@ -174,8 +173,15 @@ def compare(
         results = work.run(subject, progress)
         _check_any_map(results.scores, explainers)
         settings = _settings(subject, explainers, metrics_used, gradients, tol, seed)
-        notes = _with_spending(notes, results.scores, gradients)
+    notes = _with_spending(notes, results.scores, gradients)
     return _comparison(results, task, settings, compared_to, inference, notes)
+
+
+def _seeded(parts: Mapping[str, Part], seed: int | None) -> dict[str, Part]:
+    """Parts by name, each drawing by the seed of the comparison, where that is given."""
+    if seed is None:
+        return dict(parts)
+    return {name: reseeded(part, seed) for name, part in parts.items()}
 
 
 def _check_any_map(scores: Scores, methods: Mapping[str, Explainer]) -> None:

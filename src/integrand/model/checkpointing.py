@@ -88,7 +88,7 @@ def _run_again(block: nn.Module) -> Callable[[], None]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptBytes:
     """Bytes that autograd keeps of a forward pass, beside weights.
 
     Attributes:
@@ -101,7 +101,7 @@ class Kept:
     recomputed: float
 
 
-def kept_bytes(root: nn.Module, blocks: Sequence[nn.Module], run: Callable[[], Any]) -> Kept:
+def kept_bytes(root: nn.Module, blocks: Sequence[nn.Module], run: Callable[[], Any]) -> KeptBytes:
     """What autograd keeps of ``run``, a forward pass of ``root``.
 
     Counted are the storages that operations save for their backward passes, each once. What a
@@ -155,13 +155,13 @@ class _Meter:
             storages[place] = size
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> KeptBytes:
         plain = dict(self.outside)
         for run in self.runs:
             plain |= run
         largest = max((sum(run.values()) for run in self.runs), default=0)
         outside = self.outside | self.inputs
-        return Kept(sum(plain.values()), sum(outside.values()) + largest)
+        return KeptBytes(sum(plain.values()), sum(outside.values()) + largest)
 
 
 def _storage(tensor: Tensor) -> tuple[int, int]:
@@ -169,7 +169,7 @@ def _storage(tensor: Tensor) -> tuple[int, int]:
     return storage.data_ptr(), storage.nbytes()
 
 
-def kept_at(length: int, measure: Callable[[int], Kept]) -> Kept:
+def kept_at(length: int, measure: Callable[[int], KeptBytes]) -> KeptBytes:
     """What is kept of a sequence, from what is kept of two short ones.
 
         bytes(T) = a T + b T²        linear layers and attention
@@ -188,7 +188,9 @@ def kept_at(length: int, measure: Callable[[int], Kept]) -> Kept:
         times = length / first
         return (one - square) * times + square * times**2
 
-    return Kept(extended(small.plain, larger.plain), extended(small.recomputed, larger.recomputed))
+    return KeptBytes(
+        extended(small.plain, larger.plain), extended(small.recomputed, larger.recomputed)
+    )
 
 
 _SHORT = 64  # tokens up to which nothing is gained by looking at fewer

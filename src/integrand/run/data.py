@@ -24,7 +24,7 @@ from ..errors import ImageError, InputError
 from ..images.models import ImageModel
 from ..model.doors import door_of
 from .language import LanguageRows, TextModel
-from .pictures import PictureCells, PictureFiles, Pictures
+from .pictures import FolderPictures, Pictures, TablePictures
 from .recipe import DataSection
 from .source import ReadRows, Source, digest_of, words_of
 from .texts import CellRows, TextLines, Texts
@@ -390,14 +390,14 @@ def _of_table(section: DataSection, table: Any, model: object) -> Source:
 
 def _of_pictures(section: DataSection, table: Any, model: ImageModel) -> Source:
     """A table with a column of pictures: bytes of files, or what ``datasets.Image`` makes of them."""
-    fitting = [name for name in table.column_names if PictureCells.takes(table.schema.field(name))]
+    fitting = [name for name in table.column_names if TablePictures.takes(table.schema.field(name))]
     names = section.columns or tuple(fitting)
     if len(names) != 1 or names[0] not in fitting:
         columns = ", ".join(map(repr, fitting)) or "none"
         raise InputError(
             f'A model of pictures reads one column of their bytes: name it, columns = ["image"]. Here such columns are: {columns}.'
         )
-    cells = PictureCells(table[names[0]])
+    cells = TablePictures(table[names[0]])
     return ImageSource(cells, model, section.max_pixels, _ids_of(table, section.id))
 
 
@@ -419,7 +419,7 @@ def _images(section: DataSection, path: Path, model: object) -> Source:
         raise InputError(
             "Pictures need a model that says how they are prepared: return an integrand.images.ImageModel."
         )
-    return ImageSource(PictureFiles(path), model, section.max_pixels)
+    return ImageSource(FolderPictures(path), model, section.max_pixels)
 
 
 def _text(section: DataSection, path: Path, model: object) -> Source:

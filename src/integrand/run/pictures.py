@@ -35,7 +35,7 @@ class Pictures(ABC):
         """What a row is called."""
 
 
-class PictureFiles(Pictures):
+class FolderPictures(Pictures):
     """The pictures of a folder, by name."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class PictureFiles(Pictures):
         return str(self.files[number].relative_to(self.folder))
 
 
-class PictureCells(Pictures):
+class TablePictures(Pictures):
     """A column of an Arrow table: the bytes of files, or a struct of bytes and path, which is how
     Hugging Face's ``datasets.Image`` keeps them."""
 

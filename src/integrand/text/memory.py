@@ -16,7 +16,7 @@ from ..core.options import check_choice
 from ..errors import InputError
 from ..model.batching import BatchSizer, memory_budget
 from ..model.borrowed import borrowed
-from ..model.checkpointing import Kept, kept_at, kept_bytes
+from ..model.checkpointing import KeptBytes, kept_at, kept_bytes
 from .batch_questions import Questions
 from .layout import Row
 from .models import SEQ2SEQ, LanguageModel
@@ -66,10 +66,10 @@ class LongestText:
     def __len__(self) -> int:
         return self.ids.shape[1]
 
-    def kept(self, model: LanguageModel) -> Kept:
+    def kept(self, model: LanguageModel) -> KeptBytes:
         """What a forward pass of it keeps, as measured on its first tokens."""
 
-        def measure(length: int) -> Kept:
+        def measure(length: int) -> KeptBytes:
             some = self.ids[:, :length]
             asked = torch.arange(max(0, length - self.asked), length, device=some.device)
             arguments = {

@@ -160,7 +160,14 @@ class SoftSufficiency(_SoftTokens):
 
         mean over draws of  p(x) − p(x̃),   x̃_id = x_id with probability q_i, else the fill,   Σ_i q_i = retained T
 
-    Options, cost, pitfalls, peers and sources as for ``SoftComprehensiveness``.
+    Cost, pitfalls, peers and sources as for ``SoftComprehensiveness``.
+
+    Args:
+        retained: the share of the numbers that stays, on average.
+        draws: of which numbers stay; the same for all maps and examples.
+        fill: what replaces a number: a number or a tensor in the space of the inputs.
+        features: "auto": tokens for (T, D), columns for (F,), pixels for images.
+        seed: of the draws.
     """
 
     higher: ClassVar[bool] = False
