@@ -25,6 +25,7 @@ from typing import Any
 
 import integrand as ig
 from integrand.bench.runner import machine
+from tests.run.faults import contents, lines_of
 
 ORDINARY = "integrand.run.run(recipe, sys.argv[2], engine=integrand.run.Local(int(sys.argv[3])))"
 DRIVER = f"import json, sys; import integrand.run; recipe = json.loads(sys.argv[1]); {ORDINARY}"
@@ -56,21 +57,6 @@ def workers_of(driver: int) -> list[int]:
     """The processes that a driver started."""
     file = Path(f"/proc/{driver}/task/{driver}/children")
     return [int(number) for number in file.read_text().split()] if file.exists() else []
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The files of maps and rows."""
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for part in ("values", "rows")
-        for file in sorted((folder / part).rglob("*"))
-        if file.is_file()
-    }
-
-
-def lines_of(out: Path) -> int:
-    """Lines in the manifest."""
-    return sum(file.read_bytes().count(b"\n") for file in (out / "manifest").glob("*.jsonl"))
 
 
 def disturbed(driver: subprocess.Popen[bytes], draw: random.Random) -> str:

@@ -45,7 +45,7 @@ def workers_of(out: Path) -> dict[int, int]:
 
 def lines_of(out: Path) -> int:
     """Lines in the manifest of a folder."""
-    return sum(file.read_text().count("\n") for file in (out / "manifest").glob("*.jsonl"))
+    return sum(file.read_bytes().count(b"\n") for file in (out / "manifest").glob("*.jsonl"))
 
 
 def environment() -> dict[str, str]:

@@ -17,9 +17,8 @@ from ..backprop.modified.base import During
 from ..core.options import check_choice, whole
 from ..core.random import generator
 from ..errors import InputError, NonFiniteGradient
-from ..integration.cost import Cost
+from ..integration.cost import Cost, peak_of
 from ..model.autograd import gradients
-from ..model.batching import peak_memory
 from ..model.borrowed import borrowed
 from ..rules.quadrature import GaussLegendre, Quadrature, Right
 from ..text.models import ModelLike, TokenizerLike, language_model
@@ -398,9 +397,7 @@ class CircuitJob:
 
     def cost(self) -> Cost:
         """What it took so far."""
-        device = self.decoder.model.device
-        on_gpu = device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_memory()
+        peak = peak_of(self.decoder.model.device)
         seconds = time.perf_counter() - self.began
         return Cost(self.count.gradients, self.count.values, self.count.calls, seconds, peak)
 

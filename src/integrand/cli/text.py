@@ -19,10 +19,9 @@ from ..errors import InputError
 from ..methods import about
 from ..rules import GaussLegendre
 from ..text import Continuation, CostEstimate, TextAttribution, explain
+from ..text.models import named_folder
 from . import console
 from .pages import claimed
-
-_FOLDER = "hf:"
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,12 @@ def _texts(request: TextOptions) -> list[str]:
 
 
 def _folder(model: str) -> Path:
-    if not model.startswith(_FOLDER):
+    folder = named_folder(model)
+    if folder is None:
         raise InputError(
-            f"Texts are explained with a model of Hugging Face: give its local folder as --model {_FOLDER}DIR, not {model!r}."
+            f"Texts are explained with a model of Hugging Face: give its local folder as --model hf:DIR, not {model!r}."
         )
-    return Path(model.removeprefix(_FOLDER))
+    return Path(folder)
 
 
 def _target(request: TextOptions) -> Any:

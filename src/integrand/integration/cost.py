@@ -77,7 +77,7 @@ class Stopwatch:
         """The cost so far, or up to the end of the ``measured`` block."""
         tally = self.meter.tally
         seconds = time.perf_counter() - self.began if self.seconds is None else self.seconds
-        return Cost(tally.gradients, tally.values, tally.calls, seconds, _peak(self.device))
+        return Cost(tally.gradients, tally.values, tally.calls, seconds, peak_of(self.device))
 
 
 @contextmanager
@@ -91,7 +91,8 @@ def measured(meter: CountedField, device: torch.device) -> Iterator[Stopwatch]:
     watch.seconds = time.perf_counter() - watch.began
 
 
-def _peak(device: torch.device) -> int:
+def peak_of(device: torch.device) -> int:
+    """The peak of the memory so far: of a GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_memory()

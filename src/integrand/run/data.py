@@ -26,8 +26,8 @@ from ..model.doors import door_of
 from .language import LanguageRows, TextModel
 from .pictures import FolderPictures, Pictures, TablePictures
 from .recipe import DataSection
-from .source import ReadRows, Source, digest_of, words_of
-from .texts import CellRows, TextLines, Texts
+from .source import ReadRows, Source, digest_of, read_each
+from .texts import CellRows, TextLines, Texts, check_length
 
 _NEEDS = "A run"
 
@@ -61,9 +61,6 @@ class ArraySource(Source):
 
     def digest(self, numbers: Sequence[int]) -> str:
         return digest_of([np.ascontiguousarray(self._rows(numbers)).tobytes()])
-
-    def ids(self, numbers: Sequence[int]) -> list[str]:
-        return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
 
     def _rows(self, numbers: Sequence[int]) -> NDArray[Any]:
         first = numbers[0] if numbers else 0
@@ -141,9 +138,6 @@ class FrameSource(Source):
             [repr(list(row.values())).encode("utf-8", "backslashreplace") for row in rows]
         )
 
-    def ids(self, numbers: Sequence[int]) -> list[str]:
-        return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
-
 
 class EncodedText:
     """A model behind a function that turns texts into the numbers that it reads.
@@ -196,20 +190,15 @@ class TextSource(Source):
         return torch.float32
 
     def read(self, numbers: Sequence[int]) -> ReadRows:
-        encoded, kept, failed = [], [], {}
-        for number in numbers:
-            try:
-                encoded.append(self._encoded(self.texts.text(number)))
-                kept.append(number)
-            except Exception as error:  # the user's encoder raises what it likes
-                failed[number] = words_of(error)
+        encoded, kept, failed = read_each(
+            numbers,
+            lambda number: self._encoded(self.texts.text(number)),
+            fails_with=(Exception,),  # the user's encoder raises what it likes
+        )
         return ReadRows(torch.cat(encoded) if encoded else None, kept, failed)
 
     def _encoded(self, text: str) -> Tensor:
-        if len(text) > self.longest:
-            raise InputError(
-                f"The text has {len(text)} characters, more than data.max_characters = {self.longest}."
-            )
+        check_length(text, self.longest)
         rows = self.model.encode([text])
         if not isinstance(rows, Tensor) or tuple(rows.shape) != (1, *self.shape):
             raise InputError(
@@ -220,9 +209,6 @@ class TextSource(Source):
 
     def digest(self, numbers: Sequence[int]) -> str:
         return digest_of([self.texts.content(number) for number in numbers])
-
-    def ids(self, numbers: Sequence[int]) -> list[str]:
-        return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]
 
 
 class ImageSource(Source):
@@ -250,23 +236,20 @@ class ImageSource(Source):
         return torch.float32
 
     def read(self, numbers: Sequence[int]) -> ReadRows:
-        prepared, kept, failed = [], [], {}
-        for number in numbers:
-            try:
-                picture = self.pictures.picture(number)
-                prepared.append(self.model.prepare(picture, max_pixels=self.max_pixels)[0])
-                kept.append(number)
-            except (ImageError, OSError) as error:
-                failed[number] = words_of(error)
+        prepared, kept, failed = read_each(
+            numbers, self._prepared, fails_with=(ImageError, OSError)
+        )
         return ReadRows(torch.stack(prepared) if prepared else None, kept, failed)
+
+    def _prepared(self, number: int) -> Tensor:
+        picture = self.pictures.picture(number)
+        return self.model.prepare(picture, max_pixels=self.max_pixels)[0]
 
     def digest(self, numbers: Sequence[int]) -> str:
         return digest_of([self.pictures.content(number) for number in numbers])
 
-    def ids(self, numbers: Sequence[int]) -> list[str]:
-        if self.names is not None:
-            return [self.names[number] for number in numbers]
-        return [self.pictures.name(number) for number in numbers]
+    def name(self, number: int) -> str:
+        return self.pictures.name(number)
 
 
 def _ids_of(table: Any, column: str | None) -> list[str] | None:

@@ -22,6 +22,8 @@ from ..text import explain as explain_texts
 from .language import TextModel
 from .recipe import Recipe
 
+_NOT_OF_TEXTS = "[method.metrics] judges maps of numbers and pictures, not of texts."
+
 
 @dataclass(frozen=True)
 class RowMaps:
@@ -125,7 +127,7 @@ class TextExplainer(RowExplainer):
     def __init__(self, model: TextModel, recipe: Recipe, method: Any, device: str) -> None:
         super().__init__(recipe, method, sized=True)
         if recipe.method.metrics:
-            raise InputError("[method.metrics] judges maps of numbers and pictures, not of texts.")
+            raise InputError(_NOT_OF_TEXTS)
         if self.target is not None and recipe.data.continuation is not None:
             raise InputError("data.continuation says what is explained, and so does method.target.")
         if device != "cpu":
@@ -152,6 +154,7 @@ class TextExplainer(RowExplainer):
             keep=text.keep,
             granularity=text.granularity,
             seed=seed,
+            check_precision=False,  # a copy in float32 and six gradients a text, which no column keeps
             **self.options,
         )
         width = self.recipe.data.max_tokens
@@ -159,4 +162,4 @@ class TextExplainer(RowExplainer):
         return RowMaps(result.attribution, torch.stack(maps).detach(), {"tokens": result.tokens})
 
     def score(self, x: Any, attribution: Attribution, metric: Any) -> Tensor:
-        raise InputError("[method.metrics] judges maps of numbers and pictures, not of texts.")
+        raise InputError(_NOT_OF_TEXTS)

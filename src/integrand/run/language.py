@@ -9,8 +9,8 @@ import torch
 from ..errors import InputError
 from ..text.models import LanguageModel, ModelLike, TokenizerLike, language_model, tokenizer_of
 from .recipe import DataSection
-from .source import ReadRows, Source, digest_of, words_of
-from .texts import Texts
+from .source import ReadRows, Source, digest_of, read_each
+from .texts import Texts, check_length
 
 
 class TextModel:
@@ -70,27 +70,22 @@ class LanguageRows(Source):
         return torch.float32
 
     def read(self, numbers: Sequence[int]) -> ReadRows:
-        rows: list[tuple[str, str | None]] = []
-        kept, failed = [], {}
-        for number in numbers:
-            try:
-                text = self._text(number)
-                words = None if self.continuations is None else self.continuations.text(number)
-            except Exception as error:  # tokenizers raise what they like
-                failed[number] = words_of(error)
-            else:
-                rows.append((text, words))
-                kept.append(number)
+        rows, kept, failed = read_each(
+            numbers,
+            self._row,
+            fails_with=(Exception,),  # tokenizers raise what they like
+        )
         return ReadRows(rows or None, kept, failed)
 
+    def _row(self, number: int) -> tuple[str, str | None]:
+        text = self._text(number)
+        return text, None if self.continuations is None else self.continuations.text(number)
+
     def _text(self, number: int) -> str:
-        text, longest = self.texts.text(number), self.section.max_characters
+        text = self.texts.text(number)
         if not text.strip():
             raise InputError("The text is empty.")
-        if len(text) > longest:
-            raise InputError(
-                f"The text has {len(text)} characters, more than data.max_characters = {longest}."
-            )
+        check_length(text, self.section.max_characters)
         tokens = self.model.tokens(text)
         if tokens > self.section.max_tokens:
             raise InputError(
@@ -101,6 +96,3 @@ class LanguageRows(Source):
     def digest(self, numbers: Sequence[int]) -> str:
         columns = [self.texts] + ([] if self.continuations is None else [self.continuations])
         return digest_of([column.content(number) for number in numbers for column in columns])
-
-    def ids(self, numbers: Sequence[int]) -> list[str]:
-        return super().ids(numbers) if self.names is None else [self.names[n] for n in numbers]

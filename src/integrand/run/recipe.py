@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from ..core.optional import optional
 from ..errors import InputError
+from ..text.models import named_folder
 
 optional("pydantic", extra="run", needs="integrand.run")
 from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
@@ -28,9 +29,6 @@ class _Section(BaseModel):
     """A part of a recipe: frozen, and without entries that nobody reads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-_HUGGING_FACE = "hf:"
 
 
 class ModelSection(_Section):
@@ -47,8 +45,7 @@ class ModelSection(_Section):
     @property
     def folder(self) -> str | None:
         """The folder of a model of Hugging Face, as the recipe names it."""
-        name = self.name or ""
-        return name.removeprefix(_HUGGING_FACE) if name.startswith(_HUGGING_FACE) else None
+        return None if self.name is None else named_folder(self.name)
 
 
 class DataSection(_Section):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..errors import IntegrandError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Source(ABC):
     """Rows in a fixed order."""
 
     feature_names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
+    """What the data calls its rows, where it does."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -81,7 +85,26 @@ class Source(ABC):
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
         """What rows are called."""
-        return [str(number) for number in numbers]
+        return [self.name(n) if self.names is None else self.names[n] for n in numbers]
+
+    def name(self, number: int) -> str:
+        """What a row is called that the data does not name."""
+        return str(number)
+
+
+def read_each(
+    numbers: Sequence[int], read: Callable[[int], T], *, fails_with: tuple[type[Exception], ...]
+) -> tuple[list[T], list[int], dict[int, str]]:
+    """Rows read one by one, the numbers of those that could be, and why the others could not."""
+    rows, kept, failed = [], [], {}
+    for number in numbers:
+        try:
+            rows.append(read(number))
+        except fails_with as error:
+            failed[number] = words_of(error)
+        else:
+            kept.append(number)
+    return rows, kept, failed
 
 
 def words_of(error: Exception) -> str:

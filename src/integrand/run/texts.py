@@ -11,6 +11,18 @@ import numpy as np
 from ..errors import InputError
 
 
+def check_length(text: str, longest: int) -> None:
+    """Refuse a text of more characters than the recipe allows.
+
+    Raises:
+        InputError: for such a text.
+    """
+    if len(text) > longest:
+        raise InputError(
+            f"The text has {len(text)} characters, more than data.max_characters = {longest}."
+        )
+
+
 class Texts(ABC):
     """Texts by number."""
 

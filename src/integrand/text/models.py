@@ -40,6 +40,14 @@ _LISTS = {
     SEQ2SEQ: "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
 }
 
+_FOLDER = "hf:"
+
+
+def named_folder(spec: str) -> str | None:
+    """The folder that "hf:FOLDER" names, on command lines and in recipes; None for other names."""
+    return spec.removeprefix(_FOLDER) if spec.startswith(_FOLDER) else None
+
+
 ModelLike = nn.Module | str | Path
 """A model of Hugging Face, by object or by the folder it was saved to."""
 

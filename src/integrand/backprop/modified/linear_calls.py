@@ -97,29 +97,29 @@ class LinearCall:
         return pulled
 
 
-class _InsteadContext(FunctionCtx):
+class _FactorContext(FunctionCtx):
     call: LinearCall
     factor: Tensor
     shape: torch.Size
 
 
-class _Instead(torch.autograd.Function):
+class _WithFactor(torch.autograd.Function):
     """A call with its own value, and with ``factor`` in place of its weight on the way back."""
 
     @staticmethod
-    def forward(ctx: _InsteadContext, h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
+    def forward(ctx: _FactorContext, h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
         ctx.call, ctx.factor, ctx.shape = call, factor, h.shape
         return call(h)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: _InsteadContext, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _FactorContext, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.call.pulled(gradient, ctx.factor, ctx.shape), None, None
 
 
-def instead(h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
+def with_factor(h: Tensor, call: LinearCall, factor: Tensor) -> Tensor:
     """``call(h)``; backward, ``factor`` is in the weight's place."""
-    output: Tensor = _Instead.apply(h, call, factor)  # type: ignore[no-untyped-call]
+    output: Tensor = _WithFactor.apply(h, call, factor)  # type: ignore[no-untyped-call]
     return output
 
 

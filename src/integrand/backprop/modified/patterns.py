@@ -32,7 +32,7 @@ from ...model.autograd import gradients
 from ...model.network import Network
 from .base import Changed, During, check_open
 from .fit_patterns import ESTIMATORS, Batch, PatternData, Sums, double, fitted
-from .linear_calls import LinearCall, Names, instead
+from .linear_calls import LinearCall, Names, with_factor
 
 _NEEDS = "Saving and loading patterns"
 _FORMAT = 1
@@ -307,7 +307,9 @@ class Patterns:
             call, h = match
             name = names(call.weight)
             return (
-                NotImplemented if name is None else instead(h, call, factors.of(name, call.weight))
+                NotImplemented
+                if name is None
+                else with_factor(h, call, factors.of(name, call.weight))
             )
 
         @contextmanager
