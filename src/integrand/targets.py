@@ -315,7 +315,7 @@ class Output(Target):
     by_row: ClassVar[bool] = True
     linear: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
         if out.ndim > 1 and out.shape[1:].numel() == 1:
             out = flattened(out, 1)[:, 0]
@@ -363,7 +363,7 @@ class PredictedSide(Target):
         longer with one number in all."""
         return cls(torch.where(flattened(outputs, 1).reshape(-1) < 0, -1, 1))
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         logit = Output()(outputs, index)
         return logit * self.side[index.to(self.side.device)].to(logit)
 
@@ -392,7 +392,7 @@ class PredictedSide(Target):
 class SideProbability(PredictedSide):
     """The probability of the side that each example is on: F = 1 / (1 + e^(−side · f))."""
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         return super().__call__(outputs, index).sigmoid()
 
     def score(self) -> Target:
@@ -492,7 +492,7 @@ class Logit(_OfClass):
 
     linear: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         return _pick(_class_outputs(outputs, "Logit"), self.which, index)
 
 
@@ -512,7 +512,7 @@ class Probability(_OfSoftmax):
         [0.5]
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         return _pick(self._log_class_probabilities(outputs), self.which, index).exp()
 
     def of_probabilities(self) -> Target:
@@ -537,7 +537,7 @@ class LogOdds(_OfClass):
 
     normalises: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "LogOdds")
         if out.ndim != 2:
             raise TargetError(
@@ -557,7 +557,7 @@ class Lead(_OfClass):
     of theirs.
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Lead")
         if out.ndim != 2 or out.shape[1] < 2:
             raise TargetError(
@@ -590,7 +590,7 @@ class Margin(Target):
         object.__setattr__(self, "which", _checked_choice(self.which))
         object.__setattr__(self, "other", _checked_choice(self.other))
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Margin")
         return _pick(out, self.which, index) - _pick(out, self.other, index)
 
@@ -636,7 +636,7 @@ class Loss(_OfSoftmax):
         [2.0]
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         return -_pick(self._log_class_probabilities(outputs), self.which, index)
 
 
@@ -647,7 +647,7 @@ class Predicted(_OfClass):
     It has no slope; curves are measured with it.
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Predicted")
         _pick(out, self.which, index)  # whether there is such a class
         if out.ndim != 2 or out.shape[1] < 2:
@@ -686,7 +686,7 @@ class Custom(Target):
     function: Callable[..., Tensor]
     data: Tensor | None = None
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         row_data = () if self.data is None else (self.data[index.to(self.data.device)],)
         numbers = self.function(outputs, *row_data)
         if isinstance(numbers, Tensor):
@@ -736,7 +736,7 @@ class Distance(Target):
     goal: Tensor
     site: Any = None
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         representation = flattened(output_tensor(outputs), 1)
         return (representation - self.goal[index.to(self.goal.device)]).square().sum(1)
 
@@ -780,7 +780,7 @@ class Unit(Target):
             raise TargetError("A unit is one of a layer: Unit('layer', 3).")
         object.__setattr__(self, "index", _checked_choice(self.index))
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         activations = output_tensor(outputs)
         if activations.ndim < 2:
             raise TargetError(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..baselines import Given
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, Explainer
 from ..integration.join import concat
 from .layout import Row
 
@@ -123,7 +123,7 @@ class Pack:
         return wide
 
 
-def joined(parts: Sequence[Attribution], packs: Sequence[Pack], method: Any) -> Attribution:
+def joined(parts: Sequence[Attribution], packs: Sequence[Pack], method: Explainer) -> Attribution:
     """Attributions of packs, laid back, as one of all rows in their order; ``method`` is what
     explained them, started from the references of all."""
     same = [dataclasses.replace(part, method=method) for part in parts]
