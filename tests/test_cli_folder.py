@@ -210,7 +210,7 @@ def test_names_are_harmless_wherever_they_stand(place: Path) -> None:
     assert "caf�" in page
 
 
-# --- company ----------------------------------------------------------------------------------------------------------
+# --- neighbours -------------------------------------------------------------------------------------------------------
 
 
 def test_a_map_does_not_depend_on_the_pictures_beside_it(place: Path) -> None:

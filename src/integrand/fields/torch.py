@@ -57,7 +57,7 @@ from ..model.network import (
     calm,
     parameter_dtype,
 )
-from ..model.row_independence import Answer, Company
+from ..model.row_independence import Answer, RowCheck
 from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
 from .base import Field, check_trainable
 from .smoothed import SmoothedNetwork
@@ -137,7 +137,7 @@ class TorchField(Field):
         )
         self.chordal = True  # until chords are seen not to add up
         self.kinks = self.gates = True  # until chords have met none
-        self._company = Company(partial(mixing, self.network))
+        self._row_check = RowCheck(partial(mixing, self.network))
         self._resolution = 0.0  # of the coarsest numbers that F came in
         self.without_chords: str | None = None  # why chords were given up, if they were
         self.backward: BackwardRule | None = None
@@ -252,12 +252,12 @@ class TorchField(Field):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        with self.network.ready(), self._company.during():
+        with self.network.ready(), self._row_check.during():
             yield
 
     @property
-    def company(self) -> Company | None:
-        return self._company
+    def row_check(self) -> RowCheck | None:
+        return self._row_check
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
         answer = self.again_several(z, index, [self.target])

@@ -281,8 +281,8 @@ def _diagnose(
 ) -> str | None:
     """What is wrong with the model's rows, or with the baseline that counts most for an example, as
     far as the model tells."""
-    if field.company is not None and field.company.verdict:
-        return field.company.verdict
+    if field.row_check is not None and field.row_check.verdict:
+        return field.row_check.verdict
     r = int(attribution.weights[:, example].argmax())
     index = torch.tensor([example], device=attribution.inputs.device)
     return field.trouble(

@@ -279,9 +279,9 @@ class _WantedSums:
     unit: Integers
 
     @classmethod
-    def of_paths(cls, chain: Integers, company: Integers) -> _WantedSums:
-        """Every path ``chain`` (M,) by itself, in the same ``company`` (M,) as its companions."""
-        return cls(chain, None, consecutive(company))
+    def of_paths(cls, chain: Integers, unit: Integers) -> _WantedSums:
+        """Every path ``chain`` (M,) by itself, in the same ``unit`` (M,) as its companions."""
+        return cls(chain, None, consecutive(unit))
 
     @classmethod
     def of_examples(cls, example: Integers, weight: Floats, point: Integers) -> _WantedSums:
