@@ -90,8 +90,8 @@ def walk(
     *,
     frames: bool = False,
     output: Tensor | None = None,
-    lanes: tuple[int, int] | None = None,
-    places: Tensor | None = None,
+    reference_block: tuple[int, int] | None = None,
+    reference_numbers: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> PathIntegrals:
     """Integrate every path from its reference to the input.
@@ -107,9 +107,9 @@ def walk(
         x: (B, \\*s) the inputs, where they end.
         frames: whether to record points along the paths.
         output: (B,) F(x), where it is known already.
-        lanes: the number of the first reference, and how many there are in all, where these are a
+        reference_block: the number of the first reference, and how many there are in all, where these are a
             block of more.
-        places: (R, B) the number of each reference, where these are a selection.
+        reference_numbers: (R, B) the number of each reference, where these are a selection.
         weights: (R, B) how references are weighed in the end, where that is known.
 
     Returns:
@@ -120,7 +120,7 @@ def walk(
             the example and the reference.
     """
     path, rule = as_path(path), as_rule(rule)
-    first, count = lanes or (0, len(references))
+    first, count = reference_block or (0, len(references))
     # Chance treats equal references differently: paths that go another way for each, and random
     # nodes.
     never_same = count == 1 or path.by_reference or rule.unbiased
@@ -136,14 +136,14 @@ def walk(
         weights = weights.new_zeros(distinct_references.shape[:2]).index_add_(0, number, weights)
     try:
         walked = _walk(
-            _placed(path, distinct_references, lanes, places),
+            _placed(path, distinct_references, reference_block, reference_numbers),
             rule,
             field,
             distinct_references,
             x,
             frames,
             output,
-            lanes,
+            reference_block,
             weights,
         )
     except NonFiniteGradient as error:
@@ -162,7 +162,7 @@ def _walk(
     x: Tensor,
     frames: bool,
     output: Tensor | None,
-    lanes: tuple[int, int] | None,
+    reference_block: tuple[int, int] | None,
     weights: Tensor | None,
 ) -> PathIntegrals:
     shares: Tensor | None = None
@@ -170,7 +170,7 @@ def _walk(
     noise: Tensor | None = None
     accumulator = _Accumulator(output, keeps_frames=frames)
     for segment in path(field, references, x):
-        segment = replace(segment, lanes=lanes, weights=weights)
+        segment = replace(segment, reference_block=reference_block, weights=weights)
         integrated = Integrated.ensure(rule(field, segment))
         accumulator.enter(segment, integrated)
         # Errors of different pieces are taken as independent.
@@ -187,16 +187,21 @@ def _walk(
 
 
 def _placed(
-    path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None
+    path: Path,
+    references: Tensor,
+    reference_block: tuple[int, int] | None,
+    reference_numbers: Tensor | None,
 ) -> PathLike:
     """The path, told which number each reference has, if it goes another way for each."""
-    if not path.by_reference or (places is None and lanes is None):
+    if not path.by_reference or (reference_numbers is None and reference_block is None):
         return path
-    if places is None:
-        assert lanes is not None
-        numbers = torch.arange(lanes[0], lanes[0] + len(references), device=references.device)
-        places = numbers[:, None].expand(references.shape[:2])
-    return path.placed(places)
+    if reference_numbers is None:
+        assert reference_block is not None
+        numbers = torch.arange(
+            reference_block[0], reference_block[0] + len(references), device=references.device
+        )
+        reference_numbers = numbers[:, None].expand(references.shape[:2])
+    return path.placed(reference_numbers)
 
 
 def same_content(references: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class MonteCarlo(Rule):
     def _draws(self, segment: Segment) -> Tensor:
         """Where gradients are taken, (n, K, R, B)."""
         leading = segment.leading
-        first, of = segment.lanes or (0, leading[1])
+        first, of = segment.reference_block or (0, leading[1])
         draws = of * self.n
         nodes = []
         for begin in segment.clock[0].tolist():
@@ -80,8 +80,8 @@ class MonteCarlo(Rule):
             strata = torch.randperm(draws, generator=stream)
             inside = torch.rand(draws, generator=stream, dtype=torch.float64)
             nodes.append(((strata + inside) / draws).reshape(self.n, of))
-        lanes = torch.stack(nodes, 1)[:, :, first : first + leading[1]]
-        return lanes[..., None].to(segment.start).expand(self.n, *leading)
+        drawn = torch.stack(nodes, 1)[:, :, first : first + leading[1]]
+        return drawn[..., None].to(segment.start).expand(self.n, *leading)
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         if field.flat:  # nothing is left to chance but which references there are
@@ -93,7 +93,7 @@ class MonteCarlo(Rule):
         if jumping is not None:
             return jumping
         leading = segment.leading
-        of = segment.lanes[1] if segment.lanes else leading[1]
+        of = segment.reference_block[1] if segment.reference_block else leading[1]
         t = self._draws(segment)
         # The fewer references there are, the more groups it takes to know how far they may be off.
         groups = min(self.n, max(2, -(-_FREEDOM // of) + 1))
