@@ -165,7 +165,7 @@ def test_numbers_are_those_of_the_library(place: Path) -> None:
     assert torch.allclose(found.values, wanted.values, atol=1e-6)
 
 
-def test_the_double_says_the_same(place: Path) -> None:
+def test_the_copy_says_the_same(place: Path) -> None:
     for folder, flags in (("plain", ()), ("fast", ("--optimize",))):
         assert (
             explain(

@@ -104,7 +104,7 @@ def explain(
         feature_names: names of the columns of inputs (B, N); a data frame has its own.
         batch_size: rows per model call, at most; found while working unless given. With 1 there are
             no chords, but gradients at both ends.
-        optimize: run a faster double of the model: batch norms folded into convolutions, channels
+        optimize: run a faster copy of the model: batch norms folded into convolutions, channels
             last. Maps agree to rounding.
         create_graph: keep the graph from the values to the model's parameters, so that a loss of
             them can be trained on (attribution priors). For methods at fixed nodes; the model is

@@ -409,7 +409,7 @@ def test_methods_and_partials_of_a_module_are_made_random_too(model: nn.Module, 
     torch.testing.assert_close(direct, bound)
 
 
-def test_a_faster_double_forgets_with_its_model(x: Tensor) -> None:
+def test_a_faster_copy_forgets_with_its_model(x: Tensor) -> None:
     torch.manual_seed(0)
     net = (
         nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))

@@ -52,7 +52,7 @@ Seed = Annotated[
 Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")]
 Optimize = Annotated[
     bool,
-    typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding."),
+    typer.Option("--optimize", help="Run a faster copy of the model; maps agree to rounding."),
 ]
 
 

@@ -448,7 +448,7 @@ class Field(ABC):
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
         """The model's outputs for rows ``z`` (N, \\*s) in one call: of the model itself, also where
-        a double is run in its place.
+        a faster copy is run in its place.
 
         Whether autograd records is the caller's choice; ``index`` is None for rows that belong to
         no example.

@@ -83,7 +83,7 @@ class TorchField(Field):
             need it.
         batch_size: rows per model call, at most; found while working unless given.
         layout: how inputs are arranged, for models with several (``ig.explain`` fills it in).
-        optimize: run a faster double of the model: batch norms folded, channels last
+        optimize: run a faster copy of the model: batch norms folded, channels last
             (``model/fusion.py``).
         backward: a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
             (``backprop/modified``).
@@ -133,7 +133,7 @@ class TorchField(Field):
         self.normalisation = checked_normalisation(normalisation)
         self.layout = layout
         self.packer = packer_for(
-            model, batch_size, "double" if self.network.optimiser else "itself"
+            model, batch_size, "optimised" if self.network.optimiser else "itself"
         )
         self.chordal = True  # until chords are seen not to add up
         self.kinks = self.gates = True  # until chords have met none
