@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.backprop.secant import SecantMode
+from integrand.backprop.chords import ChordMode
 from tests.pictures import coloured
 from tests.problems import Observed
 
@@ -91,7 +91,7 @@ def shap() -> Any:
 @pytest.fixture(autouse=True)
 def _strict_chords(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chord that fails is done without for users; here it fails the test."""
-    monkeypatch.setattr(SecantMode, "strict", True)
+    monkeypatch.setattr(ChordMode, "strict", True)
 
 
 @pytest.fixture

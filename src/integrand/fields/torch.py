@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
+from ..backprop.chords import ChordMode, eager
 from ..backprop.modified.base import BackwardRule, During
-from ..backprop.secant import SecantMode, eager
 from ..backprop.softplus import KinkWatch
 from ..core.normalisation import Normalisation, checked_normalisation
 from ..core.segment import Curvature, Evaluation
@@ -324,7 +324,7 @@ class TorchField(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
             return super().evaluate_chords(z, index, before)
-        chords = SecantMode(before)
+        chords = ChordMode(before)
         failure: Exception | None = None
         try:
             with eager(), chords:
@@ -345,7 +345,7 @@ class TorchField(Field):
         self.give_up(chords, failure)
         return evaluation
 
-    def give_up(self, chords: SecantMode, failure: Exception | None = None) -> None:
+    def give_up(self, chords: ChordMode, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
         # A checkpoint may not run again as it ran at first.
         if (

@@ -2,5 +2,5 @@
 
 adaptive         bisection where neighbours disagree          intervals        the lines that are cut into intervals
 clenshaw_curtis  smooth functions, nodes doubled              nested           tolerance for the sum over references
-secant           the exact mean gradient of an interval
+chords           the exact mean gradient of an interval
 """

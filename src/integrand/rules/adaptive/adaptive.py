@@ -98,7 +98,7 @@ _SMOOTH_COST = 17  # gradients that a smooth path mostly takes with Clenshaw–C
 class Adaptive(Rule):
     """Adaptive integration: as many gradients as a relative L2 error below ``tol`` needs.
 
-    Open-loop segments start with 4 secant gradients, and intervals whose gradients differ from
+    Open-loop segments start with 4 chords, and intervals whose gradients differ from
     their neighbours' are subdivided. On
     segments whose path has paid for an end (descents, guided paths), nodes are added between both
     ends by halving.

@@ -1,4 +1,4 @@
-"""Secant rules of softmax, log-softmax and logsumexp.
+"""Chords of softmax, log-softmax and logsumexp.
 
 With d = log softmax(u), and s the logarithmic mean of the two softmaxes, s_i = Δy_i / Δd_i = (y_b −
 y_a)/(log y_b − log y_a):
