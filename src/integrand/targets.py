@@ -445,7 +445,7 @@ class _OfClass(Target):
 
 @part
 class _OfSoftmax(_OfClass):
-    """A target about a class's share of a softmax.
+    """A target about a class's probability in a softmax.
 
     ``axis`` is the axis of the outputs that holds the classes, as torch counts it (rows are axis
     0); it must be named where one output has several axes: 1 for pictures (rows, classes, height,

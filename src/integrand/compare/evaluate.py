@@ -183,8 +183,8 @@ def _add_costs(
     columns = list(examples)
     gradients, rows = counts.gradients.numpy(), counts.values.numpy()
     work = GRADIENT_ROWS * gradients + rows
-    share = work / work.sum() if work.sum() else np.full(len(columns), 1 / len(columns))
-    for name, cost in (("gradients", gradients), ("rows", rows), ("seconds", seconds * share)):
+    fraction = work / work.sum() if work.sum() else np.full(len(columns), 1 / len(columns))
+    for name, cost in (("gradients", gradients), ("rows", rows), ("seconds", seconds * fraction)):
         costs[name][m, columns] += cost
 
 

@@ -150,7 +150,7 @@ def peak_memory() -> int:
 
 
 def memory_budget(device: torch.device) -> int | None:
-    """The bytes that what is kept of a model call may come to: a share of what is free now; None
+    """The bytes that what is kept of a model call may come to: a fraction of what is free now; None
     where the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -84,7 +84,7 @@ def curves(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0
                 panel.fill_between(
                     at, mean - error, mean + error, color=style.colour, alpha=0.13, linewidth=0
                 )
-        _framed(panel, f"{metric} ({_better(comparison, metric)})", "share of features", "score")
+        _framed(panel, f"{metric} ({_better(comparison, metric)})", "fraction of features", "score")
         panel.set_xlim(0, 1)
         panel.margins(y=0.03)
     _legend(figure, axes)

@@ -236,10 +236,10 @@ def matrices(comparison: Comparison) -> list[Matrix]:
     if agreed is None:
         return []
     ranks, first = agreed.mean()
-    share = f"{100 * agreed.top:g} %"
+    top_percent = f"{100 * agreed.top:g} %"
     return [
         _matrix("Order of all features (rank correlation)", agreed.methods, ranks),
-        _matrix(f"First {share} of features in common", agreed.methods, first),
+        _matrix(f"First {top_percent} of features in common", agreed.methods, first),
     ]
 
 

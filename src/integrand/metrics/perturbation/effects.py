@@ -198,7 +198,7 @@ class Monotonicity(Metric):
     whose score never moves, which every order would pass.
 
     Args:
-        how: "every": 1 or 0, as published; "share": the share of steps that do not fall.
+        how: "every": 1 or 0, as published; "share": the fraction of steps that do not fall.
         fill: what is there before features come: a number, a tensor, a name, or any baseline.
         steps: equal parts the features come in, at most one each; None for one feature at a time
             whatever their number.

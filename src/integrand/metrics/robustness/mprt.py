@@ -266,8 +266,8 @@ def entropy(values: Tensor, present: Tensor, bins: int) -> Tensor:
     counts = values.new_zeros(*values.shape[:-1], bins).scatter_add_(
         -1, place, present.to(values.dtype)
     )
-    share = counts / counts.sum(-1, keepdim=True)
-    return -torch.xlogy(share, share).sum(-1)
+    frequency = counts / counts.sum(-1, keepdim=True)
+    return -torch.xlogy(frequency, frequency).sum(-1)
 
 
 mprt = functional(MPRT)
