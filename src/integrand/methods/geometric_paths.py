@@ -180,7 +180,7 @@ def nonuniform(
         pilot: in how many even cells of the line F is looked at, to place the steps.
         by: what places the steps: "change", an equal share of Σ |ΔF| for each; "left" or
             "midpoint", lengths that bound the error of the rule of that name best.
-        even: the part of the steps that is spread evenly, whatever F does.
+        even: the fraction of the steps that is spread evenly, whatever F does.
         rule: for each step; at its midpoint unless given.
         record: what the result keeps beside the map: "shares", the map of each reference, and
             "path", points along it; nothing unless given.

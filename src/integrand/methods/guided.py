@@ -48,8 +48,8 @@ def guided(
         steps: gradients; each step covers as much of the L1 distance to the input (200 in the
             published code, 25 to 50 in its examples).
         fraction: of all coordinates, how many move at a time (0.25 in the published code).
-        stray: δ, how far a coordinate may be ahead of the straight line or behind it, as a part of
-            its way; by default 0.02 as in the published code, or 1 (no bound) where there are
+        stray: δ, how far a coordinate may be ahead of the straight line or behind it, as a fraction
+            of its way; by default 0.02 as in the published code, or 1 (no bound) where there are
             anchors.
         anchors: points of the straight line that the path passes through, as the paper bounds it
             (20 there).

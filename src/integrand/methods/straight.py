@@ -308,7 +308,7 @@ def weighted(
             given.
         rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
             gradients as bring the map's relative error below 5 %.
-        ratio: what part of the class probability has to be left, 0.5 unless given.
+        ratio: what fraction of the class probability has to be left, 0.5 unless given.
         fill: what replaced features become. "auto": the mean colour of the four corners for
             pictures (C, H, W), as published, and the mean of the references for everything else
             (columns, tokens, series, several inputs), or where that halves the score of no baseline,

@@ -277,7 +277,7 @@ def artificial_distancing(
         epochs: of training each copy, by Adam.
         rate: the learning rate.
         batch: rows of a minibatch.
-        held: the part of each class that is held out, to see whether a copy has learnt.
+        held: the fraction of each class that is held out, to see whether a copy has learnt.
         fit: an R² on what was held out below this is warned of.
         keep: the part of features that counts as important.
         features: what a feature is: pixels of images, tokens of sequences, columns of tables unless

@@ -101,9 +101,9 @@ class MonteCarlo(Rule):
         sizes = torch.bincount(group)
         weights = (1 / sizes.double())[group].to(t)[:, None, None, None].expand_as(t)
         means = mean_gradients(field, segment, t, weights, group, groups)
-        part = (sizes.double() / self.n).to(t)
-        share = torch.tensordot(part, means, 1).mul_(segment.step)
+        fraction = (sizes.double() / self.n).to(t)
+        share = torch.tensordot(fraction, means, 1).mul_(segment.step)
         if groups == 1:
             return Integrated(share, share.new_full(leading, torch.inf))
-        means.mul_(segment.step).sub_(share).mul_(over((part / (groups - 1)).sqrt(), means))
+        means.mul_(segment.step).sub_(share).mul_(over((fraction / (groups - 1)).sqrt(), means))
         return Integrated(share, total(means.square(), 4).sum(0).sqrt(), noise=means)

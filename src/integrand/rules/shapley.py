@@ -117,13 +117,13 @@ class BaselineShapley(Rule):
             gains = _gains(switches, drawn)
             means.index_add_(0, group[first : orders.stop].to(gains.device), gains)
         means /= over(sizes.to(means), means)
-        part = (sizes.double() / permutations).to(means)
-        share = switches.split(torch.tensordot(part, means, 1))
+        fraction = (sizes.double() / permutations).to(means)
+        share = switches.split(torch.tensordot(fraction, means, 1))
         begin, end = (values.reshape(segment.leading) for values in switches.ends)
         if groups == 1:
             return Integrated(share, share.new_full(segment.leading, torch.inf), begin, end)
         noise = torch.stack([switches.split(mean) for mean in means]).sub_(share)
-        noise.mul_(over((part / (groups - 1)).sqrt(), noise))
+        noise.mul_(over((fraction / (groups - 1)).sqrt(), noise))
         error = total(noise.square(), 4).sum(0).sqrt()
         return Integrated(share, error, begin, end, noise)
 

@@ -80,7 +80,7 @@ class LatentGuided(Path):
             )
         if not 0 < self.fraction <= 1:
             raise InputError(
-                f"fraction is a part of the coordinates above 0 and up to 1, not {self.fraction}."
+                f"fraction is a fraction of the coordinates above 0 and up to 1, not {self.fraction}."
             )
 
     @property
@@ -205,8 +205,8 @@ class LatentGeodesic(Path):
             takes of the order of T², each path's at its own rate. Either way a step that would
             raise E is taken back and shortened.
         iterations: at most, per path.
-        tolerance: a path is done when its next step could lower E by less than this part of it, to
-            first order.
+        tolerance: a path is done when its next step could lower E by less than this fraction of it,
+            to first order.
         energy: … or when E is below this (1000 in the published code, for their images); None: no
             such limit.
         ends: pieces of each of the legs b → D(z_1) and D(z_T) → x.

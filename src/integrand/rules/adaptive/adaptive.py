@@ -19,9 +19,10 @@ suffice.
 
 Chords of intervals that all end where nothing happens agree, whatever happens inside. So a path
 that claims to be known is looked into: one gradient g at a scattered place of each stretch that is
-longer than a part of the path. It may differ from its interval's chord as much as the neighbours
-do; half of what it differs more is taken to be wrong all along the interval, and the path, which
-knew less of itself than it said, is divided again, at uneven places and with its errors raised.
+longer than a certain fraction of the path. It may differ from its interval's chord as much as the
+neighbours do; half of what it differs more is taken to be wrong all along the interval, and the
+path, which knew less of itself than it said, is divided again, at uneven places and with its errors
+raised.
 
 What is promised is the error of what is asked for: of every path alone, or, where it is known how
 references are weighed, of their weighted sum, so that references of little weight get few
@@ -85,7 +86,7 @@ _BLIND_GATED = (
 )
 _DOUBTED = 3.0  # errors of a path on which a look found what it did not know of are raised by this
 _FLOOR = 16  # no error is worth a gradient that is below so many units of the last place of what the map is made of
-_CANCELLED = 1e-3  # … nor one that is within the tolerance of a map of this part of what it is made of: the rest has cancelled
+_CANCELLED = 1e-3  # … nor one that is within the tolerance of a map of this fraction of what it is made of: the rest has cancelled
 _BLOCK_ELEMENTS = 1 << 23  # paths are refined in blocks whose chords hold about this many numbers …
 _EXAMPLE_ELEMENTS = (
     1 << 25
