@@ -454,10 +454,10 @@ def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdi
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
     sign = 1 if scores.is_higher(metric) else -1
     means = {name: sign * mean for name, mean in _means(values).items()}
-    judged = [name for name in means if name not in scores.controls]
-    if not judged:
+    contenders = [name for name in means if name not in scores.controls]
+    if not contenders:
         return Verdict(metric, None, None, (), (), "no winner: no method has a value")
-    best = max(judged, key=lambda name: means[name])
+    best = max(contenders, key=lambda name: means[name])
     rivals = [name for name in means if name != best]
     leads = sign * _paired(scores, metric, [(best, name) for name in rivals])
     unresolved = [name for name, lead in zip(rivals, _leads(leads, sure), strict=True) if not lead]

@@ -50,7 +50,7 @@ class PathIntegrals:
         error: (R, B) the estimated L2 error of each, NaN where the rule estimates none.
         change: (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin).
         notes: named numbers (K+1, R, B), in the order of the clock.
-        alike: (R,) a number for each reference, the same for references that are the same.
+        identity: (R,) a number for each reference, the same for references that are the same.
         noise: (G, R, B, \\*s) what a rule with random nodes knows of its error
             (``Integrated.noise``), None of others.
     """
@@ -63,7 +63,7 @@ class PathIntegrals:
     start: Tensor
     notes: dict[str, Tensor]
     frames: Frames | None
-    alike: Tensor
+    identity: Tensor
     noise: Tensor | None = None
 
     def at(self, number: Tensor) -> PathIntegrals:
@@ -77,7 +77,7 @@ class PathIntegrals:
             start=self.start[number],
             notes={name: numbers[:, number] for name, numbers in self.notes.items()},
             frames=self.frames and Frames(self.frames.clock, self.frames.points[:, number]),
-            alike=self.alike[number],
+            identity=self.identity[number],
         )
 
 
@@ -124,12 +124,12 @@ def walk(
     # Chance treats equal references differently: paths that go another way for each, and random
     # nodes.
     never_same = count == 1 or path.by_reference or rule.unbiased
-    alike = (
+    identity = (
         torch.arange(first, first + len(references), device=x.device)
         if never_same
         else same_content(references)
     )
-    distinct, number = _distinct_references(references, alike, apart=never_same)
+    distinct, number = _distinct_references(references, identity, apart=never_same)
     all_distinct = distinct is None
     distinct_references = references if distinct is None else references[distinct]
     if weights is not None and not all_distinct:
@@ -149,7 +149,7 @@ def walk(
     except NonFiniteGradient as error:
         where = _locate_nonfinite(field, references, x, first)
         raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
-    walked = replace(walked if all_distinct else walked.at(number), alike=alike)
+    walked = replace(walked if all_distinct else walked.at(number), identity=identity)
     _check_ends(field, walked, first)
     return walked
 
@@ -217,14 +217,14 @@ def _content(references: Tensor) -> Tensor:
 
 
 def _distinct_references(
-    references: Tensor, alike: Tensor, *, apart: bool
+    references: Tensor, identity: Tensor, *, apart: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Which references stand for all, None where all do for themselves; and which of these each is
     (R,)."""
-    place = torch.arange(len(alike), device=alike.device)
-    if apart or len(alike) == 1:
+    place = torch.arange(len(identity), device=identity.device)
+    if apart or len(identity) == 1:
         return None, place
-    first = first_alike(alike)
+    first = first_alike(identity)
     repeated = (first != place).nonzero()[:, 0]
     # A hash alone does not decide that a reference is left out.
     if not len(repeated) or not same_rows(_content(references), repeated, first[repeated]):
@@ -333,7 +333,7 @@ class _Accumulator:
         assert self.begin is not None
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
-        alike = torch.arange(len(self.begin), device=x.device)
+        identity = torch.arange(len(self.begin), device=x.device)
         return PathIntegrals(
             shares,
             error,
@@ -343,7 +343,7 @@ class _Accumulator:
             start,
             self._numbers(),
             self._frames(),
-            alike,
+            identity,
         )
 
     def _record_ends(self, segment: Segment, integrated: Integrated) -> None:
@@ -402,7 +402,7 @@ class SideBySide:
 
     def __init__(self, references: int, x: Tensor) -> None:
         self.room = {name: x.new_zeros(references, len(x)) for name in ("error", "change", "start")}
-        self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
+        self.identity = torch.zeros(references, dtype=torch.long, device=x.device)
         self.notes: dict[str, Tensor] = {}
         self.begin: list[Tensor] | None = []
         self.frames: list[Frames] = []
@@ -411,14 +411,14 @@ class SideBySide:
 
     def enter(self, block: PathIntegrals) -> None:
         """The next references (r, B, \\*s)."""
-        last = self.entered + len(block.alike)
+        last = self.entered + len(block.identity)
         part = slice(self.entered, last)
         for name, numbers in self.room.items():
             numbers[part] = getattr(block, name)
-        self.alike[part] = block.alike
+        self.identity[part] = block.identity
         for name, note in block.notes.items():
             if name not in self.notes:
-                self.notes[name] = note.new_zeros(len(note), len(self.alike), *note.shape[2:])
+                self.notes[name] = note.new_zeros(len(note), len(self.identity), *note.shape[2:])
             self.notes[name][:, part] = note
         if self.begin is not None:
             self.begin.append(block.begin)
@@ -444,7 +444,7 @@ class SideBySide:
             )
             if self.frames
             else None,
-            alike=self.alike[part],
+            identity=self.identity[part],
             **{name: numbers[part] for name, numbers in self.room.items()},
         )
 
@@ -493,7 +493,7 @@ class DeferredRefinement(Rule):
         distinct = self.rough[0].segment.leading[1]
         number = torch.arange(len(weights), device=weights.device)
         if distinct < len(weights):
-            number = torch.unique(first_alike(walked.alike), return_inverse=True)[1]
+            number = torch.unique(first_alike(walked.identity), return_inverse=True)[1]
             weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
         shares, error = self.share, self.error
         walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go

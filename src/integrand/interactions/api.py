@@ -147,7 +147,7 @@ def interactions(
         method=f"{integration.name} from {shown(start)}",
         target=field.target,
     )
-    return integration.judged(result)
+    return integration.with_converged(result)
 
 
 # --- how it is integrated ---------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class _Integration:
         floor = rounding(output, base)
         return nested(field, lines, shape, self.tol, self.most, output - base, floor, kinks=kinks)
 
-    def judged(self, result: Interactions) -> Interactions:
+    def with_converged(self, result: Interactions) -> Interactions:
         """The result with its verdict, and a warning where what was promised was not kept."""
         complete = result.gap <= INCOMPLETE
         converged = complete & ~(result.error > INCOMPLETE)

@@ -39,13 +39,13 @@ def product(rows: Rows, u: Operand, other: Operand, **kwargs: Any) -> Any:
         return NotImplemented
     if hasattr(other, _INVERSE) or hasattr(u, _INVERSE):
         u, other = (u, other) if hasattr(other, _INVERSE) else (other, u)
-        return quotient(rows, u, rows.alike(rows.apply(_Reciprocal, other), other))
+        return quotient(rows, u, rows.with_rows_of(rows.apply(_Reciprocal, other), other))
     return rows.apply(_Product, u, other)
 
 
 @chord(*owns("mul_", "multiply_", "__imul__"), complex=True)
 def product_in_place(rows: Rows, u: Tensor, other: Operand) -> Any:
-    result = product(rows, rows.alike(u.clone(), u), other)
+    result = product(rows, rows.with_rows_of(u.clone(), u), other)
     return NotImplemented if result is NotImplemented else u.copy_(result)
 
 
@@ -185,7 +185,7 @@ def quotient_turned(rows: Rows, v: Operand, u: Operand) -> Any:
 @chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"), complex=True)
 def quotient_in_place(rows: Rows, u: Tensor, other: Operand, **kwargs: Any) -> Any:
     result = (
-        quotient(rows, rows.alike(u.clone(), u), other, **kwargs)
+        quotient(rows, rows.with_rows_of(u.clone(), u), other, **kwargs)
         if rows.moves(u)
         else NotImplemented
     )

@@ -93,7 +93,7 @@ def minimum_along(
     other = dim if isinstance(dim, Tensor) and other is None else other
     if other is not None or isinstance(dim, Tensor):
         return NotImplemented if other is None else minimum(rows, u, other)
-    result = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
+    result = None if dim is None else _largest(rows, rows.with_rows_of(-u, u), dim, keepdim)
     return NotImplemented if result is None else torch.return_types.min((-result[0], result[1]))
 
 
@@ -235,7 +235,7 @@ def _clamp(name: str, low: int | None, high: int | None) -> None:
         if result is NotImplemented and rows.moves(u) and not inplace:
             result = u if bounds[0] is None else maximum(rows, u, bounds[0])
             if result is not NotImplemented and bounds[1] is not None:
-                result = minimum(rows, rows.alike(result, u), bounds[1])
+                result = minimum(rows, rows.with_rows_of(result, u), bounds[1])
         return result
 
     chord(*owns(name))(make)

@@ -46,7 +46,7 @@ def _apply(
     )
     if dim is None or not set(kwargs) <= {"dtype", "_stacklevel"}:
         return NotImplemented
-    return rows.apply(function, u if dtype is None else rows.alike(u.to(dtype), u), dim)
+    return rows.apply(function, u if dtype is None else rows.with_rows_of(u.to(dtype), u), dim)
 
 
 @chord(*spelled("logsumexp"))

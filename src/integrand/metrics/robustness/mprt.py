@@ -18,7 +18,7 @@ from ..maps import Explainer, Maps, explained
 from ..perturbation.subsets import Cells
 from ..task import Subject
 from .reset_weights import unlearning
-from .similarity import alike, check_similarity
+from .similarity import check_similarity, map_similarity
 
 
 @metric("mprt")
@@ -107,7 +107,9 @@ class MPRT(Metric):
                     [self._explained(method, fresh, subject.x) for method in methods]
                 )
                 curve.append(
-                    alike(values, random, self.similarity, self.features, absolute=self.absolute)
+                    map_similarity(
+                        values, random, self.similarity, self.features, absolute=self.absolute
+                    )
                 )
         return torch.stack(curve, -1)
 

@@ -353,14 +353,18 @@ class _Block:
             doubtful: list[tuple[_Refinement, Integers, Floats]] = []
             rounds = _rounds(part, estimates)
             del part, estimates  # lines that leave are not held
-            for member, judged, done in rounds:
+            for member, member_estimates, done in rounds:
                 number = member.number[done]
-                error[number] = member.errors(judged)[done]
+                error[number] = member.errors(member_estimates)[done]
                 rows = on_device(done, share)
-                share[on_device(number, share)] = judged.shares.index_select(0, rows)
-                looks = member.looks(judged) if tol is None else np.zeros_like(judged.owner)
-                doubtful += self._taken_apart(member, judged, done, looks)
-                del member, judged
+                share[on_device(number, share)] = member_estimates.shares.index_select(0, rows)
+                looks = (
+                    member.looks(member_estimates)
+                    if tol is None
+                    else np.zeros_like(member_estimates.owner)
+                )
+                doubtful += self._taken_apart(member, member_estimates, done, looks)
+                del member, member_estimates
             if not doubtful:
                 return share, error
             parts, counts, errors = zip(*doubtful, strict=True)
@@ -573,14 +577,14 @@ class _Refinement:
         if not lines.straight:
             paths = _summed(shares, lines.chain, lines.chains)
         norms = as_numpy(norm(paths))
-        judged = lines.errors(known, lines.rates(known, norms))
-        interval_errors = judged.error
+        interval_estimates = lines.errors(known, lines.rates(known, norms))
+        interval_errors = interval_estimates.error
         if self.doubted.any():
             interval_errors = interval_errors * np.where(self.doubted, _DOUBTED, 1)[known.chain]
-            interval_errors = interval_errors.astype(judged.error.dtype)
+            interval_errors = interval_errors.astype(interval_estimates.error.dtype)
         # What shares were made of is not forgotten where one interval takes the place of several.
         self.magnitude = np.maximum(
-            self.magnitude, sums_of(known.line, judged.size, len(self.magnitude))
+            self.magnitude, sums_of(known.line, interval_estimates.size, len(self.magnitude))
         )
         if wanted.weight is None:
             errors, owner, sizes = interval_errors, known.chain, norms
@@ -593,7 +597,14 @@ class _Refinement:
         least = max(_FLOOR * float(np.finfo(sizes.dtype).eps), self.tol * _CANCELLED)
         goal = np.maximum(self.tol * sizes, least * made_of)
         return _Estimates(
-            shares, interval_errors, errors, judged.unlike, judged.steady, owner, goal, self.tol
+            shares,
+            interval_errors,
+            errors,
+            interval_estimates.unlike,
+            interval_estimates.steady,
+            owner,
+            goal,
+            self.tol,
         )
 
     def _divisible(self) -> Booleans:
