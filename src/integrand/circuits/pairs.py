@@ -246,12 +246,12 @@ def _groups(
         asked = questions.questions[number].passes[0] if questions.questions else None
         kinds.setdefault((len(text), len(asked.tail) if asked else 0), []).append(number)
     for numbers in kinds.values():
-        own = questions.at(numbers) if questions.questions else questions
+        group_questions = questions.at(numbers) if questions.questions else questions
         arranged = []
         for side in texts:
             rows = [Row(side[i].ids, tuple(range(len(side[i])))) for i in numbers]
-            (entries,) = passes(own, rows, asker.model, asker.pad)
+            (entries,) = passes(group_questions, rows, asker.model, asker.pad)
             given = torch.tensor([row.ids for row in rows], device=asker.model.device)
             arranged.append({**entries, "given": given})
-        reader = OutputReader(asker.model, own.score)
-        yield Group(reader, own.target, torch.tensor(numbers), *arranged)
+        reader = OutputReader(asker.model, group_questions.score)
+        yield Group(reader, group_questions.target, torch.tensor(numbers), *arranged)
