@@ -273,7 +273,8 @@ def explain(
             )
         if not images:
             raise InputError("There is nothing to explain: give pictures, or --text.")
-        from .explain import ExplainOptions, run
+        from .explain import run
+        from .session import ExplainOptions
 
         request = ExplainOptions(
             images=tuple(images),

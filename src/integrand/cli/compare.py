@@ -32,9 +32,9 @@ from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
 from ..images import REGISTRY, load_model, title, titles
 from ..report.comparison import page
 from . import console, presets
-from .explain import ExplainOptions as Explaining
-from .explain import Session
 from .pages import claimed
+from .session import ExplainOptions as Explaining
+from .session import Session
 from .signals import undisturbed
 
 

@@ -16,7 +16,8 @@ import torch
 from ..core.processes import pipe_to_driver
 from ..errors import IntegrandError
 from ..images import load_model
-from .explain import PictureWork, Session
+from .picture import PictureWork
+from .session import Session
 
 
 def serve(pipe: Connection) -> None:
