@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import json
 import os
 import re
@@ -559,6 +560,13 @@ def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
 
 
 # --- methods, cite, doctor --------------------------------------------------------------------------------------------
+
+
+def test_examples_of_methods_fit_on_a_terminal() -> None:
+    """``integrand methods NAME`` leaves code as it is; nothing of it is folded."""
+    for name, method in ig.methods.known().items():
+        lines = tell.folded(inspect.getdoc(method.build) or "", 80)
+        assert max(map(len, lines)) <= 80, name
 
 
 @pytest.mark.parametrize("width", [80, 120])

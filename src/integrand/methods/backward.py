@@ -60,8 +60,10 @@ def pattern_guided(
 
     Example:
         >>> import torch, integrand as ig
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-        >>> ig.methods.pattern_guided(ig.fields.Patterns.fit(model, torch.randn(100, 4)))
+        >>> layers = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+        >>> model = torch.nn.Sequential(*layers)
+        >>> patterns = ig.fields.Patterns.fit(model, torch.randn(100, 4))
+        >>> ig.methods.pattern_guided(patterns)
         Backward(Patterns<2 layers, positive>, Method(rule=Right(25)))
     """
     if not isinstance(patterns, Patterns):

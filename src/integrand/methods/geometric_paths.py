@@ -79,7 +79,8 @@ def geodesic(
         >>> import torch, integrand as ig
         >>> points = torch.rand(40, 2)
         >>> field = ig.fields.Function(lambda z: z.prod(1))
-        >>> result = ig.methods.geodesic(0.0, points, neighbours=5)(field, torch.ones(1, 2))
+        >>> method = ig.methods.geodesic(0.0, points, neighbours=5)
+        >>> result = method(field, torch.ones(1, 2))
         >>> bool(result.converged.all())
         True
     """
@@ -197,7 +198,7 @@ def nonuniform(
 
     Example:
         >>> import torch, integrand as ig
-        >>> step = ig.fields.Function(lambda z: torch.sigmoid(40 * (z.sum(1) - 1.5)))
+        >>> step = ig.fields.Function(lambda z: (40 * (z.sum(1) - 1.5)).sigmoid())
         >>> result = ig.methods.nonuniform(steps=20)(step, torch.ones(1, 2))
         >>> bool(result.converged.all())
         True

@@ -76,7 +76,8 @@ def guided(
     Example:
         >>> import torch, integrand as ig
         >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
-        >>> ig.methods.guided(steps=200, fraction=0.1, stray=1.0)(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
+        >>> method = ig.methods.guided(steps=200, fraction=0.1, stray=1.0)
+        >>> method(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
         tensor([[71.8000,  9.2000]])
     """
     if stray is None:
@@ -142,7 +143,8 @@ def samp(
     Example:
         >>> import torch, integrand as ig
         >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
-        >>> ig.methods.samp(steps=200, fraction=0.1)(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
+        >>> method = ig.methods.samp(steps=200, fraction=0.1)
+        >>> method(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
         tensor([[44.6000, 35.9000]])
     """
     check_choice("walk", walk, _WALKS)

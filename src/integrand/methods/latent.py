@@ -65,9 +65,10 @@ def latent_guided(
 
     Example:
         >>> import torch, integrand as ig
-        >>> codec = (lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
-        >>> method = ig.methods.latent_guided(codec, steps=10, ends=5)
-        >>> method(ig.fields.Linear(torch.ones(3)), torch.tensor([[1.0, 2.0, 2.0]])).values
+        >>> decode = lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1)
+        >>> method = ig.methods.latent_guided((lambda x: x[:, :2], decode), ends=5)
+        >>> x = torch.tensor([[1.0, 2.0, 2.0]])
+        >>> method(ig.fields.Linear(torch.ones(3)), x).values
         tensor([[1., 2., 2.]])
     """
     path = LatentGuided(codec, steps, fraction, slerp, ends)

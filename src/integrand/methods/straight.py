@@ -123,7 +123,8 @@ def expected(
         >>> import torch, integrand as ig
         >>> field = ig.fields.Linear(torch.tensor([1.0, -2.0]))
         >>> pool = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
-        >>> ig.methods.expected(pool)(field, torch.tensor([[3.0, 1.0]])).values.tolist()
+        >>> x = torch.tensor([[3.0, 1.0]])
+        >>> ig.methods.expected(pool)(field, x).values.tolist()
         [[2.0, 0.0]]
     """
     data = references if _is_data(references) else None

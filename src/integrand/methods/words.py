@@ -71,7 +71,8 @@ def discretized(
 
     Example:
         >>> import torch, integrand as ig
-        >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)
+        >>> start = torch.ones(4) / 4
+        >>> ig.methods.discretized(torch.eye(4), start, neighbours=2, steps=3)
         Method(Plain(tensor<4>), Discretized(tensor<4x4>, 2, 3), Midpoint())
     """
     path = Discretized(table, neighbours, steps, strategy)
@@ -124,7 +125,9 @@ def sequential(
 
     Example:
         >>> import torch, integrand as ig
-        >>> ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))
+        >>> masked = ig.baselines.Masked(0.0, (0, -1))
+        >>> rule = ig.rules.GaussLegendre(20)
+        >>> ig.methods.sequential(baseline=masked, rule=rule)
         Sequential(Method(Masked(0.0, (0, -1)), rule=GaussLegendre(20)))
     """
     return Sequential(inner(of, baseline, rule), features)
