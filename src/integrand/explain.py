@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
-from .baselines import as_baseline
+from .baselines.names import baseline_of
 from .core.frames import is_frame
 from .core.normalisation import Normalisation
 from .core.random import reseeded
@@ -35,7 +35,7 @@ from .integration import Method
 from .integration.attached import check_recording
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .integration.join import concat, examples_named
-from .methods import BASELINES, about
+from .methods import about
 from .methods.baseline_names import for_inputs
 from .methods.hints import about_option
 from .model.doors import options_of
@@ -433,7 +433,7 @@ def _replace_parts(method: Explainer, baseline: object, tol: float | None) -> Ex
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:
-        method = dataclasses.replace(method, baseline=as_baseline(baseline, BASELINES))
+        method = dataclasses.replace(method, baseline=baseline_of(baseline))
     return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 

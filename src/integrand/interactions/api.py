@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..backprop.softplus import RELUS
-from ..baselines import Baseline, ReferencesLike, StartLike, as_baseline
+from ..baselines import Baseline, ReferencesLike, StartLike
 from ..baselines.base import References
+from ..baselines.names import baseline_of
 from ..core.declared import name_of
 from ..core.features import Features, feature_map
 from ..core.options import whole
@@ -28,7 +29,6 @@ from ..integration.attribution import INCOMPLETE
 from ..integration.cost import measured
 from ..integration.loop import checked_output
 from ..methods import expected
-from ..methods.baseline_names import BASELINES
 from ..model.layout import Layout
 from ..rules import Adaptive, GaussLegendre, Rule
 from ..rules.base import RuleLike, as_rule
@@ -289,7 +289,7 @@ def _start(
 ) -> Baseline:
     """Where lines start: a baseline, or references, of which no more are taken than are drawn."""
     if references is None:
-        return as_baseline(arrange(baseline, False), BASELINES)
+        return baseline_of(arrange(baseline, False))
     if not (isinstance(baseline, int | float) and baseline == 0):
         raise InputError("baseline= and references= both say where lines start: give one of them.")
     # With a rule every reference is taken, whatever the rule.

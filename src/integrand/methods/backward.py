@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..errors import InputError
 from ..fields import Patterns
 from ..integration import Backward, Method
 from ..paths import Straight
 from ..rules import Ascent, Right, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -70,9 +69,7 @@ def pattern_guided(
         raise InputError(
             f"patterns= is what ig.fields.Patterns.fit(model, data) or ig.fields.Patterns.load(path) gives, not {type(patterns).__name__}."
         )
-    return Backward(
-        patterns, Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)
-    )
+    return Backward(patterns, Method(baseline, Straight(), rule, record=record))
 
 
 @published(
@@ -129,4 +126,4 @@ def geometric(
         Method(rule=Ascent(20))
     """
     rule = Ascent(steps, iterations, rate, gather, signed)
-    return Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)
+    return Method(baseline, Straight(), rule, record=record)

@@ -8,12 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..fields.line_scan import EVEN
 from ..integration import Method
 from ..paths import ElasticBand, Geodesic, NonUniform
 from ..rules import GaussLegendre, Midpoint, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -85,9 +84,7 @@ def geodesic(
         True
     """
     path = Geodesic(points, neighbours, nodes, distance, graph, join)
-    return Method(
-        as_baseline(baseline, BASELINES), path, rule or GaussLegendre(nodes), record=record
-    )
+    return Method(baseline, path, rule or GaussLegendre(nodes), record=record)
 
 
 @published(
@@ -142,7 +139,7 @@ def relaxed(
         Method(path=ElasticBand(7), rule=GaussLegendre(2))
     """
     return Method(
-        as_baseline(baseline, BASELINES),
+        baseline,
         ElasticBand(corners, beta, iterations),
         rule,
         record=record,
@@ -203,6 +200,4 @@ def nonuniform(
         >>> bool(result.converged.all())
         True
     """
-    return Method(
-        as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record
-    )
+    return Method(baseline, NonUniform(steps, pilot, by, even), rule, record=record)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..core.options import check_choice
 from ..integration import Method
 from ..paths import SAMP, Composed, Guided, Path, Reversed
 from ..rules import Left, Right, Rule, Trapezoid
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -85,7 +84,7 @@ def guided(
     path: Path = Guided(steps, fraction, stray)
     if anchors:
         path = Composed(path, anchors)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -149,7 +148,7 @@ def samp(
     """
     check_choice("walk", walk, _WALKS)
     path, published_rule = _WALKS[walk](steps, fraction)
-    return Method(as_baseline(baseline, BASELINES), path, rule or published_rule, record=record)
+    return Method(baseline, path, rule or published_rule, record=record)
 
 
 _WALKS: dict[str, Callable[[int, float], tuple[Path, Rule]]] = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..integration import Method
 from ..paths import Latent, LatentGeodesic, LatentGuided
 from ..paths.latent.autoencoder import CodecLike
 from ..rules import Adaptive, Rule, Trapezoid
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -72,7 +71,7 @@ def latent_guided(
         tensor([[1., 2., 2.]])
     """
     path = LatentGuided(codec, steps, fraction, slerp, ends)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -130,9 +129,7 @@ def latent(
         >>> ig.methods.latent((abs, abs), steps=20)
         Method(path=Latent((abs, abs), 20))
     """
-    return Method(
-        as_baseline(baseline, BASELINES), Latent(codec, steps, ends, slerp), rule, record=record
-    )
+    return Method(baseline, Latent(codec, steps, ends, slerp), rule, record=record)
 
 
 @published(
@@ -199,4 +196,4 @@ def manifold(
         LatentGeodesic((abs, abs), 12)
     """
     path = LatentGeodesic(codec, points, rate, iterations, tolerance, energy, ends)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)

@@ -7,14 +7,14 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from ..baselines import Baseline, DataLike, ReferencesLike, Sample, StartLike, as_baseline, count_of
+from ..baselines import Baseline, DataLike, ReferencesLike, Sample, StartLike, count_of
 from ..core.features import Features
 from ..errors import BaselineError, InputError
 from ..integration import Method, TwoStage, UntilTolerance
 from ..paths import Path, Straight
 from ..rules import Adaptive, BaselineShapley, Exact, GaussLegendre, MonteCarlo, Rule
 from ..weightings import Fitness
-from .baseline_names import BASELINES, FillLike, fill_of, references_of
+from .baseline_names import FillLike, fill_of, references_of
 from .registry import axioms, published
 
 
@@ -62,7 +62,7 @@ def integrated(
         >>> ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
         Method(rule=GaussLegendre(3))
     """
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -214,7 +214,7 @@ def generalized(
         >>> ig.methods.generalized()
         Method(rule=Exact(Adaptive(0.001)))
     """
-    return Method(as_baseline(baseline, BASELINES), path, Exact(smooth), record=record)
+    return Method(baseline, path, Exact(smooth), record=record)
 
 
 @published(
@@ -271,7 +271,7 @@ def baseline_shapley(
         Method(rule=BaselineShapley())
     """
     rule = BaselineShapley(permutations, seed, features)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(

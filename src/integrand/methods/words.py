@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..core.features import Features
 from ..integration import Method, Sequential
 from ..integration.attribution import ExplainerLike
 from ..paths import Discretized, NeighbourGraph
 from ..rules import Midpoint, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 from .wrapped import inner
 
@@ -76,7 +75,7 @@ def discretized(
         Method(Plain(tensor<4>), Discretized(tensor<4x4>, 2, 3), Midpoint())
     """
     path = Discretized(table, neighbours, steps, strategy)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..baselines import as_baseline
+from ..baselines.names import baseline_of
 from ..core.features import Features
 from ..core.random import generator
 from ..core.shapes import checked_references, describe, flattened
 from ..errors import InputError, ShapeError
 from ..fields import Linear
 from ..integration.attribution import Attribution
-from ..methods import BASELINES
 from ..model.layout import Layout
 from .maps import MapLike, Maps
 from .perturbation.removal import Ranking
@@ -361,7 +360,7 @@ def _fill(fill: Fill, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         axes = {4: (0, 2, 3), 3: (0, 1)}.get(first.ndim, (0,))
         mean = first.mean(axes, keepdim=True)
         return mean.expand_as(first), mean.expand_as(second)
-    baseline = as_baseline(fill, BASELINES)
+    baseline = baseline_of(fill)
     field = Linear(
         torch.zeros_like(first[0])
     )  # baselines may look at a field, and here there is none
