@@ -550,10 +550,10 @@ def test_ctrl_c_waits_until_a_file_is_whole(interruptible: None) -> None:
 
 
 def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
-    desk = session_command.Session(
+    session = session_command.Session(
         session_command.ExplainOptions(("many",)), load_model("toys.py:colours")
     )
-    with warnings.catch_warnings(record=True) as seen, desk.hearing():
+    with warnings.catch_warnings(record=True) as seen, session.hearing():
         warnings.simplefilter("always")
         warnings.warn("of somebody else's", UserWarning, stacklevel=1)
     assert [str(one.message) for one in seen] == ["of somebody else's"]

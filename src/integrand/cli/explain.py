@@ -94,16 +94,16 @@ def _check_packages(save: bool) -> None:
 class _Run:
     """The pictures of this process, one after the other or side by side."""
 
-    def __init__(self, desk: Session) -> None:
-        self.desk, self.request = desk, desk.request
+    def __init__(self, session: Session) -> None:
+        self.session, self.request = session, session.request
         place, parts = self.request.part
-        self.pictures = desk.pictures[place - 1 :: parts]
+        self.pictures = session.pictures[place - 1 :: parts]
         self.folder = OutputFolder(
             self.request.out,
-            f"{desk.model.name} explained",
-            desk.settings,
-            desk.fingerprint,
-            [picture.stem for picture in desk.pictures],
+            f"{session.model.name} explained",
+            session.settings,
+            session.fingerprint,
+            [picture.stem for picture in session.pictures],
             self.request.part,
             self.request.resume,
         )
@@ -157,12 +157,12 @@ class _Run:
     def _one_by_one(
         self, missing: Sequence[PictureFile], progress: PictureProgress
     ) -> Iterator[Outcome]:
-        desk = self.desk
+        session = self.session
         for picture in missing:
             self._begin(picture)
             if self.folder.full:
                 return
-            work = PictureWork(desk, picture, progress, self._tells)
+            work = PictureWork(session, picture, progress, self._tells)
             try:
                 work.run()
             except KeyboardInterrupt:
@@ -174,12 +174,12 @@ class _Run:
                 record = work.finish()
                 self.folder.add(record)
             yield Outcome(picture, record, work.files.refused, work.files.full, (), work.error)
-            desk.tell_heard()
+            session.tell_heard()
 
     def _side_by_side(
         self, missing: Sequence[PictureFile], progress: PictureProgress
     ) -> Iterator[Outcome]:
-        start = jobs.Start(self.request, self.desk.every)
+        start = jobs.Start(self.request, self.session.every)
         for outcome in jobs.explained(start, missing, self.request.jobs, self._begin):
             if outcome is None:
                 progress.wait()
@@ -188,7 +188,7 @@ class _Run:
                 if self._tells and outcome.record and outcome.record.predictions:
                     console.out().print(prediction_text(outcome.record))
                 for kind, message in outcome.said:
-                    self.desk.pass_on(kind, message)
+                    self.session.pass_on(kind, message)
             yield outcome
 
     def _begin(self, picture: PictureFile) -> None:
@@ -205,7 +205,7 @@ class _Run:
         if record is None:
             content = picture_digest(picture.source)
             reasons = {"": printable(str(outcome.error))}
-            record = replace(blank_record(self.desk, picture), digest=content, failed=reasons)
+            record = replace(blank_record(self.session, picture), digest=content, failed=reasons)
         self.folder.add(record)
         with progress.quiet() if self._tells or outcome.refused or outcome.error else nullcontext():
             for refused in outcome.refused:
@@ -245,7 +245,7 @@ class _Run:
     def status(self) -> int:
         """Tell what came of it all. Returns the exit status."""
         folder, records = self.folder, self.folder.records
-        if not self.pictures and self.desk.pictures:
+        if not self.pictures and self.session.pictures:
             place, parts = self.request.part
             console.note(f"Part {place}/{parts} has no pictures: there are fewer than parts.")
             return 0
@@ -261,7 +261,7 @@ class _Run:
         tables = ", ".join(summary.NAMES)
         words = f"Wrote {self.request.out / 'index.html'}; {tables} beside it"
         console.out().print(Text(words, "bold"), soft_wrap=True)
-        skipped = bool(self.desk.passed_over or counts["failed"] or folder.refused)
+        skipped = bool(self.session.passed_over or counts["failed"] or folder.refused)
         faulty = self.request.strict and any(record.faulty for record in records)
         return 1 if skipped or faulty else 0
 

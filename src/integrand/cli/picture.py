@@ -31,7 +31,7 @@ from . import console
 from .pages import THUMBS, PictureFiles
 from .progress import PictureProgress
 from .records import MapRecord, PictureFile, PictureRecord
-from .session import PictureTask, Session, picture_digest
+from .session import PictureQuestion, Session, picture_digest
 from .signals import undisturbed
 
 _TOP = 5
@@ -47,14 +47,14 @@ class PictureWork:
 
     def __init__(
         self,
-        desk: Session,
+        session: Session,
         picture: PictureFile,
         progress: PictureProgress | None = None,
         tells: bool = False,
     ) -> None:
-        self.desk, self.picture, self.progress, self.tells = desk, picture, progress, tells
-        self.files = PictureFiles(desk.request.out, picture.stem)
-        self.record = replace(blank_record(desk, picture), digest=picture_digest(picture.source))
+        self.session, self.picture, self.progress, self.tells = session, picture, progress, tells
+        self.files = PictureFiles(session.request.out, picture.stem)
+        self.record = replace(blank_record(session, picture), digest=picture_digest(picture.source))
         self.maps: dict[str, Attribution] = {}
         self.remarks: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
@@ -66,23 +66,23 @@ class PictureWork:
     def run(self) -> None:
         """Explain it; whatever goes wrong with it is kept, and nothing raised."""
         try:
-            self.x = self.desk.model.prepare(self.picture.source)
+            self.x = self.session.model.prepare(self.picture.source)
         except ImageError as error:
             self.failed[""] = printable(str(error))
-            self.desk.say("fail", f"{error} Skipped.")
+            self.session.say("fail", f"{error} Skipped.")
             return
-        with self._attempting(""), self.desk.hearing():
-            about, methods = self._set_up(self.x)
+        with self._attempting(""), self.session.hearing():
+            question, methods = self._set_up(self.x)
             self._announce()
         if not self.failed:
             for name, method in methods.items():
                 with self._attempting(name):
-                    self._explain(about, name, method)
+                    self._explain(question, name, method)
 
-    def _set_up(self, x: Tensor) -> tuple[PictureTask, dict[str, Any]]:
+    def _set_up(self, x: Tensor) -> tuple[PictureQuestion, dict[str, Any]]:
         """The class that is explained, and the methods that do."""
-        desk, wanted = self.desk, self.desk.request.target
-        model = desk.model
+        session, wanted = self.session, self.session.request.target
+        model = session.model
         logits = model.logits(x)
         guesses = model.guesses(logits, _TOP)[0]
         target = guesses[0].index if wanted == "predicted" else model.find(wanted, logits.shape[1])
@@ -93,26 +93,26 @@ class PictureWork:
             label=model.label(target),
             probability=float(logits.softmax(1)[0, target]),
         )
-        about = PictureTask(self.picture.source, x, guesses[0].index, target)
+        question = PictureQuestion(self.picture.source, x, guesses[0].index, target)
         methods = {}
-        for name in desk.request.methods:
-            with desk.leaving_out(name, self.left_out):
-                methods[name] = desk.method(name, about)
-                self.remarks |= desk.remark(name, about)
-        return about, methods
+        for name in session.request.methods:
+            with session.leaving_out(name, self.left_out):
+                methods[name] = session.method(name, question)
+                self.remarks |= session.remark(name, question)
+        return question, methods
 
     def _announce(self) -> None:
         if self.tells:
             with self.progress.quiet() if self.progress else nullcontext():
                 console.out().print(prediction_text(self.record))
 
-    def _explain(self, about: PictureTask, name: str, method: Explainer) -> None:
+    def _explain(self, question: PictureQuestion, name: str, method: Explainer) -> None:
         bar = self.progress.method(name) if self.progress else False
-        with self.desk.leaving_out(name, self.left_out):
-            attribution = _explained(self.desk, about, self.picture.name, name, method, bar)
+        with self.session.leaving_out(name, self.left_out):
+            attribution = _explained(self.session, question, self.picture.name, name, method, bar)
             with undisturbed():
                 self.maps[name] = attribution  # whether or not its own files can be written
-                self._write(attribution, about, name)
+                self._write(attribution, question, name)
             if "fit" in attribution.notes:
                 fits = attribution.notes["fit"].flatten()
                 learnt = ", ".join(f"{float(fit):.2f}" for fit in fits)
@@ -128,16 +128,16 @@ class PictureWork:
             self.failed[name] = printable(in_words(error))
             self.error = self.error or error
 
-    def _write(self, attribution: Attribution, about: PictureTask, name: str) -> None:
+    def _write(self, attribution: Attribution, question: PictureQuestion, name: str) -> None:
         stem = f"{self.picture.stem}-{name}"
         words = (
             shortened(self.picture.name, _HEAD),
-            shortened(self.desk.model.label(about.target), _HEAD),
+            shortened(self.session.model.label(question.target), _HEAD),
             name,
         )
         with self.files.writing(f"{stem}.png") as path:
             attribution.plot(path=path, titles=console.line(" · ".join(words)))
-        if self.desk.request.save:
+        if self.session.request.save:
             with self.files.writing(f"{stem}.safetensors") as path:
                 attribution.save(path)
 
@@ -159,7 +159,7 @@ class PictureWork:
         return self.record
 
     def _write_pictures(self, x: Tensor) -> None:
-        normalisation, stem = self.desk.model.normalisation, self.picture.stem
+        normalisation, stem = self.session.model.normalisation, self.picture.stem
         photograph = normalisation.decode(x[0].double()).permute(1, 2, 0).cpu().numpy()
         ending = thumbnail_ending(photograph)
         with self.files.writing(f"{THUMBS}/{stem}{ending}") as path:
@@ -177,32 +177,32 @@ class PictureWork:
             self.remarks,
             {**self.left_out, **self.failed},
             picture=photograph,
-            brief=self.desk.brief,
+            brief=self.session.brief,
         )
         if len(self.maps) >= _SHEET:
             for name, same_scale in (("methods", False), (SAME_SCALE, True)):
                 with self.files.writing(f"{stem}-{name}.png") as path:
                     sheet(case, path, same_scale=same_scale)
         with self.files.writing(f"{stem}.html") as path:
-            title = f"{self.desk.model.name} explained"
+            title = f"{self.session.model.name} explained"
             write_text(path, page([case], title=title, home="index.html"))
 
 
 def _explained(
-    desk: Session, about: PictureTask, head: str, name: str, method: Explainer, bar: Any
+    session: Session, question: PictureQuestion, head: str, name: str, method: Explainer, bar: Any
 ) -> Attribution:
     """The attribution by one method."""
-    with desk.hearing(f"{head}, {name}: ", gaps=method.explains == "layer"):
+    with session.hearing(f"{head}, {name}: ", gaps=method.explains == "layer"):
         return explain(
-            desk.model.module,
-            about.x,
-            target=about.target,
+            session.model.module,
+            question.x,
+            target=question.target,
             method=method,
-            normalisation=desk.model.normalisation,
-            seed=desk.request.seed,
+            normalisation=session.model.normalisation,
+            seed=session.request.seed,
             progress=bar,
-            batch_size=desk.rows,
-            optimize=desk.request.optimize,
+            batch_size=session.rows,
+            optimize=session.request.optimize,
         )
 
 
@@ -231,13 +231,13 @@ def _map_record(name: str, attribution: Attribution) -> MapRecord:
     )
 
 
-def blank_record(desk: Session, picture: PictureFile) -> PictureRecord:
+def blank_record(session: Session, picture: PictureFile) -> PictureRecord:
     return PictureRecord(
         printable(picture.source),
         picture.name,
         picture.stem,
-        settings=desk.fingerprint,
-        seed=desk.request.seed,
+        settings=session.fingerprint,
+        seed=session.request.seed,
         versions=", ".join(f"{name} {metadata.version(name)}" for name in _VERSIONS),
     )
 

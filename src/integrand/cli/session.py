@@ -66,7 +66,7 @@ class ExplainOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class PictureTask:
+class PictureQuestion:
     """A picture x (1, C, H, W) from somewhere, the class that the model gives it, and the one to
     explain."""
 
@@ -88,7 +88,7 @@ class Session:
     passed_over: list[str] = field(default_factory=list)
     listener: Callable[[str, str], None] | None = None
     """Is given what is to be told (a kind and a message) in place of the terminal."""
-    _supplies: tuple[PictureTask, Supplies] | None = None
+    _supplies: tuple[PictureQuestion, Supplies] | None = None
     _heard: list[str] = field(default_factory=list)
     _messages: set[str] = field(default_factory=set)
     _photographs: dict[str, Tensor] = field(default_factory=dict)
@@ -195,7 +195,7 @@ class Session:
         """Whether methods are set up to take little."""
         return self.every and self.request.nodes is None and self.request.tol is None
 
-    def method(self, name: str, about: PictureTask) -> Any:
+    def method(self, name: str, question: PictureQuestion) -> Any:
         """The method called ``name``, set up for this picture; what it does not look for is not
         read."""
         wants = presets.wants(name, self.request.baselines)
@@ -205,34 +205,34 @@ class Session:
         if wants == "pool" and self.pool is not None:
             pool, logits = self.pool
             setting = replace(
-                setting, pool=pool, others=int((logits.argmax(1) != about.predicted).sum())
+                setting, pool=pool, others=int((logits.argmax(1) != question.predicted).sum())
             )
         elif wants == "supplies":
-            setting = replace(setting, supplies=self._supplied(about))
+            setting = replace(setting, supplies=self._supplied(question))
         if wants != "pool" and self.takes_photo(wants):
-            photo, called = self._photo(about.x)
+            photo, called = self._photo(question.x)
             setting = replace(setting, photo=photo, photo_name=called)
         return presets.method(name, setting)
 
-    def remark(self, name: str, about: PictureTask) -> dict[str, str]:
+    def remark(self, name: str, question: PictureQuestion) -> dict[str, str]:
         """What a reader of the map has to know of how the method was set up; also told at once."""
-        supplies = self._supplied(about) if presets.supplied(name) else None
+        supplies = self._supplied(question) if presets.supplied(name) else None
         words = supplies.made_for(presets.supplied(name)) if supplies else ""
         if words:
             self._tell_once(f"{name}: {words}.")
         return {name: words} if words else {}
 
-    def _supplied(self, about: PictureTask) -> Supplies | None:
+    def _supplied(self, question: PictureQuestion) -> Supplies | None:
         """What is made of other photographs than this picture."""
         if self.pool is None:
             return None
-        if self._supplies is None or self._supplies[0] is not about:
+        if self._supplies is None or self._supplies[0] is not question:
             pool, logits = self.pool
-            different = (pool != about.x).flatten(1).any(1)
+            different = (pool != question.x).flatten(1).any(1)
             supplies = Supplies(
-                self.model, about.x, about.target, pool[different], logits[different]
+                self.model, question.x, question.target, pool[different], logits[different]
             )
-            self._supplies = (about, supplies)
+            self._supplies = (question, supplies)
         return self._supplies[1]
 
     @contextmanager
