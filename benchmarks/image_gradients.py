@@ -85,7 +85,7 @@ def rows(repeats: int) -> list[Row]:
         ),
         Row("the first call on a new model, to the loop", *ratio(times, "first call", "loop")),
         Row(
-            "the first call with optimize=True, its double made, to the loop",
+            "the first call with optimize=True, its copy made, to the loop",
             *ratio(times, "first optimized call", "loop"),
         ),
         agreement(),

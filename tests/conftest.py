@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import integrand as ig
-from integrand.backprop.secant import SecantMode
+from integrand.backprop.chords import ChordMode
 from tests.pictures import coloured
 from tests.problems import Observed
 
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With ``--optimize``: the same tests, with a double in the place of every model."""
+    """With ``--optimize``: the same tests, with a copy in the place of every model."""
     with pytest.MonkeyPatch.context() as patch:
         if request.config.getoption("--optimize"):
             plain = ig.TorchField.__init__
@@ -42,7 +42,7 @@ def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
                 parts = model.modules() if isinstance(model, torch.nn.Module) else ()
                 chosen = {"optimize": not any(isinstance(part, Observed) for part in parts)}
                 with warnings.catch_warnings():
-                    # Functions have no double; their tests are run as they are.
+                    # Functions have no copy; their tests are run as they are.
                     warnings.simplefilter("ignore", ig.errors.OptimizeWarning)
                     plain(self, model, *args, **options | chosen)
 
@@ -91,7 +91,7 @@ def shap() -> Any:
 @pytest.fixture(autouse=True)
 def _strict_chords(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chord that fails is done without for users; here it fails the test."""
-    monkeypatch.setattr(SecantMode, "strict", True)
+    monkeypatch.setattr(ChordMode, "strict", True)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.model.row_independence import ROWS, Company
+from integrand.model.row_independence import ROWS, RowCheck
 from tests.problems import Counting, Scaled, filled, relu_mlp, sure, wave
 
 B, R = 5, 3
@@ -114,7 +114,7 @@ def test_weighted_asks_for_the_inputs_once(
     target: Any, rule: ig.rules.Rule, monkeypatch: pytest.MonkeyPatch, quiet: None
 ) -> None:
     """Prediction, logit and class probability are read off one forward pass of x; what is asked again on purpose aside."""
-    monkeypatch.setattr(Company, "check", lambda *_, **__: None)
+    monkeypatch.setattr(RowCheck, "check", lambda *_, **__: None)
     model = Counting(sure(relu_mlp(), torch.zeros(6).double()))
     seen = inputs_seen(model)
     made = run(model, target, "weighted", baseline=REFERENCES, rule=rule, fill=0.0)

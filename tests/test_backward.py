@@ -273,8 +273,8 @@ def test_no_warning_at_layers_either() -> None:
     assert float(made.gap.max()) > 0.1
 
 
-def test_a_double_serves_as_well() -> None:
-    """ReLUs are the double's too: it is run, and the map is the same."""
+def test_a_copy_serves_as_well() -> None:
+    """ReLUs are the copy's too: it is run, and the map is the same."""
     model = filled(
         nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)

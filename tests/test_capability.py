@@ -246,6 +246,26 @@ def test_a_budget_turns_what_a_path_declares_or_what_its_claim_grows_with(
     assert made.scores.gradients.tolist() == [[300.0] * 6]
 
 
+def test_a_method_without_watch_is_refused_in_one_sentence() -> None:
+    """And what a method itself raises, of whatever type, is left as it is."""
+
+    def unwatched(field: ig.fields.Field, x: Tensor) -> ig.Attribution:
+        return ig.methods.integrated()(field, x)
+
+    def wrong_inside(field: ig.fields.Field, x: Tensor, *, watch: Any = None) -> ig.Attribution:
+        return unwatched(field, x, watch=watch)  # type: ignore[call-arg]
+
+    model, x = nn.Linear(4, 3), torch.ones(2, 4)
+    with pytest.raises(
+        ig.errors.InputError, match=r"called as \(field, x, \*, watch=None\)"
+    ) as refused:
+        ig.explain(model, x, target=0, method=unwatched)
+    assert "unwatched" in str(refused.value)
+    assert isinstance(refused.value.__cause__, TypeError)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'watch'"):
+        ig.explain(model, x, target=0, method=wrong_inside)
+
+
 def test_a_stranger_prints_and_compares_as_what_it_is() -> None:
     method = ig.Method(path=Line(7))
     assert repr(method) == "Method(path=Line(pieces=7))"

@@ -327,7 +327,7 @@ def test_a_row_before_itself_is_its_gradient() -> None:
 
 
 def test_kinks_away_from_zero() -> None:
-    """ReLU6 bends at 6, where a step of 0.003 is relatively small, and its secant is still not its derivative."""
+    """ReLU6 bends at 6, where a step of 0.003 is relatively small, and its chord is still not its derivative."""
     field = ig.TorchField(lambda z: nn.functional.relu6(z).sum(1), ig.targets.Output())
     start, end = torch.full((1, 3), 5.998).double(), torch.full((1, 3), 6.001).double()
     assert defect(field, start, end) < 1e-10

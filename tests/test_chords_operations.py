@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import integrand as ig
-from integrand.backprop.secant import SecantMode
+from integrand.backprop.chords import ChordMode
 from integrand.model.autograd import slopes
 from tests.problems import wave
 
@@ -227,7 +227,7 @@ def _moments(u: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
 def chords(function: Function, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """Σ weights · function of every row, and its chord from the row before."""
     leaf = z.clone().requires_grad_()
-    with SecantMode(before):
+    with ChordMode(before):
         made = function(leaf.clone())
         weights = wave(*made.shape[1:], phase=0.2).to(made) if made.ndim > 1 else ONE.to(made)
         value = (made * weights).reshape(len(z), -1).sum(1)

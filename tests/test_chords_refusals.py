@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import integrand as ig
-from integrand.backprop.secant import SecantMode
-from integrand.backprop.secant.table import TABLE, Entry
+from integrand.backprop.chords import ChordMode
+from integrand.backprop.chords.table import TABLE, Entry
 from integrand.errors import NonFiniteGradient
 from tests.problems import brute_force, filled, wave
 
@@ -170,7 +170,7 @@ def test_std_of_a_constant() -> None:
 
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SecantMode, "strict", False)
+    monkeypatch.setattr(ChordMode, "strict", False)
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, function: Any, make: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import json
 import os
 import re
@@ -36,6 +37,8 @@ from typer.testing import CliRunner, Result  # noqa: E402
 from integrand.cli import app_main, doctor  # noqa: E402
 from integrand.cli import console as tell  # noqa: E402
 from integrand.cli import explain as command  # noqa: E402
+from integrand.cli import picture as picture_command  # noqa: E402
+from integrand.cli import session as session_command  # noqa: E402
 from integrand.cli import signals as stopping  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
 from integrand.images import load_model  # noqa: E402
@@ -165,7 +168,7 @@ def test_numbers_are_those_of_the_library(place: Path) -> None:
     assert torch.allclose(found.values, wanted.values, atol=1e-6)
 
 
-def test_the_double_says_the_same(place: Path) -> None:
+def test_the_copy_says_the_same(place: Path) -> None:
     for folder, flags in (("plain", ()), ("fast", ("--optimize",))):
         assert (
             explain(
@@ -505,7 +508,7 @@ def test_packages_are_looked_for_before_the_work(place: Path, monkeypatch) -> No
 
 
 def test_what_is_done_when_stopped_is_written(place: Path, monkeypatch) -> None:
-    real, calls = command.explain, []
+    real, calls = picture_command.explain, []
 
     def stopped_at_the_fourth(*args: object, **options: object) -> object:
         calls.append(1)
@@ -513,7 +516,7 @@ def test_what_is_done_when_stopped_is_written(place: Path, monkeypatch) -> None:
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(command, "explain", stopped_at_the_fourth)
+    monkeypatch.setattr(picture_command, "explain", stopped_at_the_fourth)
     result = explain("many", "--method", "integrated", "--method", "expected", "--nodes", "2")
     assert result.exit_code == 130
     assert "Stopped. What was finished is written." in text(result)
@@ -536,7 +539,7 @@ def test_ctrl_c_waits_until_a_file_is_whole(interruptible: None) -> None:
     before, done = signal.getsignal(signal.SIGINT), []
 
     def interrupted() -> None:
-        with command.undisturbed():
+        with picture_command.undisturbed():
             signal.raise_signal(signal.SIGINT)
             done.append("whole")
 
@@ -547,14 +550,23 @@ def test_ctrl_c_waits_until_a_file_is_whole(interruptible: None) -> None:
 
 
 def test_foreign_warnings_go_where_they_would_have_gone(place: Path) -> None:
-    desk = command.Session(command.ExplainOptions(("many",)), load_model("toys.py:colours"))
-    with warnings.catch_warnings(record=True) as seen, desk.hearing():
+    session = session_command.Session(
+        session_command.ExplainOptions(("many",)), load_model("toys.py:colours")
+    )
+    with warnings.catch_warnings(record=True) as seen, session.hearing():
         warnings.simplefilter("always")
         warnings.warn("of somebody else's", UserWarning, stacklevel=1)
     assert [str(one.message) for one in seen] == ["of somebody else's"]
 
 
 # --- methods, cite, doctor --------------------------------------------------------------------------------------------
+
+
+def test_examples_of_methods_fit_on_a_terminal() -> None:
+    """``integrand methods NAME`` leaves code as it is; nothing of it is folded."""
+    for name, method in ig.methods.known().items():
+        lines = tell.folded(inspect.getdoc(method.build) or "", 80)
+        assert max(map(len, lines)) <= 80, name
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -995,7 +1007,7 @@ def test_markup_in_messages_is_text(capsys) -> None:
 
 
 def test_sigterm_ends_like_ctrl_c(place: Path, monkeypatch) -> None:
-    real, calls = command.explain, []
+    real, calls = picture_command.explain, []
 
     def terminated_at_the_third(*args: object, **options: object) -> object:
         calls.append(1)
@@ -1004,7 +1016,7 @@ def test_sigterm_ends_like_ctrl_c(place: Path, monkeypatch) -> None:
         return real(*args, **options)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command, "explain", terminated_at_the_third)
+    monkeypatch.setattr(picture_command, "explain", terminated_at_the_third)
     result = explain("many", "--method", "integrated", "--nodes", "2")
     assert result.exit_code == 143
     assert "Stopped. What was finished is written." in text(result)

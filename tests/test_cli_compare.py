@@ -117,11 +117,11 @@ def test_ig2_counts_the_pictures_of_other_classes(place: Path) -> None:
     """Pictures 0 and 3 are red, 1 and 4 green, 2 blue: of this pool one is of another class than the red ones, two than the green one."""
     from integrand.cli import compare as command
 
-    desk = command.Session(command.Explaining(("many",), references=("many/picture0.png", "many/picture1.png", "many/picture3.png")), load_model("toys.py:colours"))  # fmt: skip
+    session = command.Session(command.Explaining(("many",), references=("many/picture0.png", "many/picture1.png", "many/picture3.png")), load_model("toys.py:colours"))  # fmt: skip
     for pictures, others in ((["picture0"], 1), (["picture1"], 2), (["picture1", "picture3"], 1)):
-        x = desk.model.prepare(*(f"many/{name}.png" for name in pictures))
+        x = session.model.prepare(*(f"many/{name}.png" for name in pictures))
         request = command.CompareOptions(("many",), ("ig2",))
-        (method,) = command._methods(request, desk, x, desk.model.logits(x)).values()
+        (method,) = command._methods(request, session, x, session.model.logits(x)).values()
         assert method.baseline.count == min(2, others)
 
 

@@ -32,8 +32,9 @@ Image = pytest.importorskip("PIL.Image")
 
 import pyarrow.parquet  # noqa: E402
 
-from integrand.cli import explain as command  # noqa: E402
 from integrand.cli import pages, progress, summary  # noqa: E402
+from integrand.cli import picture as picture_command  # noqa: E402
+from integrand.cli import session as session_command  # noqa: E402
 from integrand.core import formatting  # noqa: E402
 from integrand.images import load_model  # noqa: E402
 from tests.pictures import coloured  # noqa: E402
@@ -120,13 +121,13 @@ def rows(folder: str = "integrand-out") -> list[dict[str, Any]]:
 
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every map that is computed."""
-    real, calls = command.explain, []
+    real, calls = picture_command.explain, []
 
     def counting(*args: Any, **options: Any) -> Any:
         calls.append(1)
         return real(*args, **options)
 
-    monkeypatch.setattr(command, "explain", counting)
+    monkeypatch.setattr(picture_command, "explain", counting)
     return calls
 
 
@@ -210,7 +211,7 @@ def test_names_are_harmless_wherever_they_stand(place: Path) -> None:
     assert "caf�" in page
 
 
-# --- company ----------------------------------------------------------------------------------------------------------
+# --- neighbours -------------------------------------------------------------------------------------------------------
 
 
 def test_a_map_does_not_depend_on_the_pictures_beside_it(place: Path) -> None:
@@ -243,7 +244,7 @@ def test_calls_of_the_model_hold_as_many_rows_each_time(place: Path) -> None:
     sizes = {}
     for side in (8, 16, 224, 2000):
         model = ig.images.ImageModel("any", torch.nn.Identity(), size=side)
-        sizes[side] = command.Session(command.ExplainOptions(()), model).rows
+        sizes[side] = session_command.Session(session_command.ExplainOptions(()), model).rows
     assert sizes == {8: 1024, 16: 1024, 224: 8, 2000: 8}
 
 
@@ -331,7 +332,7 @@ def test_what_was_stopped_goes_on(place: Path, monkeypatch, stop: Any) -> None:
     """In the second of two methods on the second picture."""
     flags = ("many", "--method", "integrated,expected", "--nodes", "2", "--save")
     assert explain(*flags, "--out", "whole").exit_code == 0
-    real, calls = command.explain, []
+    real, calls = picture_command.explain, []
 
     def stopped(*args: Any, **options: Any) -> Any:
         calls.append(1)
@@ -342,7 +343,7 @@ def test_what_was_stopped_goes_on(place: Path, monkeypatch, stop: Any) -> None:
         return real(*args, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(command, "explain", stopped)
+        patched.setattr(picture_command, "explain", stopped)
         result = explain(*flags)
     assert result.exit_code == (130 if stop is KeyboardInterrupt else 143)
     assert [(row["page"], row["method"]) for row in rows()] == [
@@ -361,7 +362,7 @@ def test_what_was_stopped_goes_on(place: Path, monkeypatch, stop: Any) -> None:
 
 
 def test_a_signal_while_a_page_is_written_costs_no_picture(place: Path, monkeypatch) -> None:
-    real, drawn = command.page, []
+    real, drawn = picture_command.page, []
 
     def signalled(*args: Any, **options: Any) -> Any:
         drawn.append(1)
@@ -369,7 +370,7 @@ def test_a_signal_while_a_page_is_written_costs_no_picture(place: Path, monkeypa
             signal.raise_signal(signal.SIGTERM)
         return real(*args, **options)
 
-    monkeypatch.setattr(command, "page", signalled)
+    monkeypatch.setattr(picture_command, "page", signalled)
     assert explain("many", *FLAGS).exit_code == 143
     assert [row["page"] for row in rows()] == ["leaf.html", "rose.html"]
     result = explain("many", *FLAGS, "--resume")

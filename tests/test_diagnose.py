@@ -193,7 +193,7 @@ def test_weights_of_zero_say_nothing() -> None:
     )
 
 
-def test_a_faster_double_does_not_hide_the_layer() -> None:
+def test_a_faster_copy_does_not_hide_the_layer() -> None:
     said = told(behind(nn.LayerNorm(6)), baseline=0.0, rule=ig.rules.Midpoint(4), optimize=True)
     assert "starves layer '1' (LayerNorm)" in said[0]
 

@@ -346,7 +346,7 @@ def test_copies_follow_the_same_backward_rule() -> None:
         (lambda: method(distances=(0.0,)), r"one or more positive numbers, not \(0\.0,\)"),
         (lambda: method(epochs=0), r"epochs and batch are 1 or more"),
         (lambda: method(held=1.0), r"held out, between 0 and 1, not 1\.0"),
-        (lambda: method(keep=0.0), r"keep is the part .* not 0\.0"),
+        (lambda: method(keep=0.0), r"keep is the fraction .* not 0\.0"),
     ],
 )
 def test_nonsense_is_refused(make: Any, message: str) -> None:

@@ -584,7 +584,7 @@ def test_evaluations_are_shared_at_anchors() -> None:
         (lambda: ig.paths.SAMP(0), "at least one step, not 0"),
         (
             lambda: ig.paths.Guided(fraction=0.0),
-            "fraction is a part of the coordinates, above 0 and at most 1, not 0.0",
+            "fraction is a fraction of the coordinates, above 0 and at most 1, not 0.0",
         ),
         (lambda: ig.paths.SAMP(fraction=1.5), "fraction is .* not 1.5"),
         (

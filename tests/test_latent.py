@@ -747,7 +747,7 @@ def test_a_derivative_that_is_not_finite() -> None:
         (lambda: ig.paths.LatentGuided(SMALL, 2), "at least 3 points, both ends included, not 2"),
         (
             lambda: ig.paths.LatentGuided(SMALL, fraction=0.0),
-            r"fraction is a part of the coordinates above 0 .* not 0\.0",
+            r"fraction is a fraction of the coordinates above 0 .* not 0\.0",
         ),
         (lambda: ig.paths.LatentGuided(SMALL, fraction=1.5), r"not 1\.5"),
         (lambda: ig.paths.LatentGuided(SMALL, ends=0), "at least one piece, not 0"),

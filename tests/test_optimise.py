@@ -1,4 +1,4 @@
-"""The faster double: it says what the model says, and the model knows nothing of it."""
+"""The faster copy: it says what the model says, and the model knows nothing of it."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def lived(model: nn.Module) -> nn.Module:
     return model
 
 
-def double_of(field: ig.TorchField, x: Tensor) -> OptimisedCopy | None:
+def copy_of(field: ig.TorchField, x: Tensor) -> OptimisedCopy | None:
     field.outputs(x)
-    return field.network.optimiser and field.network.optimiser._double
+    return field.network.optimiser and field.network.optimiser._optimised
 
 
 def folded(model: Any, x: Tensor, target: Any = 0) -> int:
-    """How many batch norms are folded; the double's value and gradient are checked against the model's own."""
+    """How many batch norms are folded; the copy's value and gradient are checked against the model's own."""
     plain, fast = ig.TorchField(model, target), ig.TorchField(model, target, optimize=True)
     torch.testing.assert_close(fast.value(x), plain.value(x), rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(fast.gradient(x), plain.gradient(x), rtol=1e-10, atol=1e-12)
-    double = double_of(fast, x)
-    assert double is not None
-    return len(double.folds)
+    optimised = copy_of(fast, x)
+    assert optimised is not None
+    return len(optimised.folds)
 
 
 IMAGE, TABLE, SOUND = wave(3, 4, 9, 9), wave(3, 6), wave(3, 4, 12)
@@ -133,9 +133,9 @@ def test_numbers_read_out_are_seen() -> None:
     model = lived(Branching("looked at"))
     fast = ig.TorchField(model, 0, optimize=True)
     torch.testing.assert_close(fast.value(IMAGE[:1]), ig.TorchField(model, 0).value(IMAGE[:1]))
-    double = double_of(fast, IMAGE[:1])
-    assert double is not None
-    assert double.folds == []
+    optimised = copy_of(fast, IMAGE[:1])
+    assert optimised is not None
+    assert optimised.folds == []
 
 
 @pytest.mark.parametrize("kind", ["weight norm", "old weight norm", "tied"])
@@ -199,14 +199,14 @@ def test_layers_show_what_the_models_own_show(layer: str, given: str) -> None:
     """Also those that are folded: who looks between a convolution and its batch norm sees what is there in the model."""
     model = stem()
     plain, fast = ig.TorchField(model, 0), ig.TorchField(model, 0, optimize=True)
-    double = double_of(fast, IMAGE)
-    assert double is not None
-    assert len(double.folds) == 1
+    optimised = copy_of(fast, IMAGE)
+    assert optimised is not None
+    assert len(optimised.folds) == 1
     named: Any = layer if given == "name" else model.get_submodule(layer)
     index = torch.arange(3)
     seen = [f.look(IMAGE, index, f.site(named, IMAGE, index)) for f in (plain, fast)]
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-11, atol=1e-12)
-    assert len(double.folds) == (0 if layer in ("0", "0.0") else 1)
+    assert len(optimised.folds) == (0 if layer in ("0", "0.0") else 1)
     torch.testing.assert_close(fast.gradient(IMAGE), plain.gradient(IMAGE), rtol=1e-10, atol=1e-12)
 
 
@@ -228,7 +228,7 @@ def test_a_descent_by_a_folded_layer(quiet: None) -> None:
 # --- the user's model -------------------------------------------------------------------------------------------------
 
 
-def test_the_double_shares_memory_and_the_model_is_untouched() -> None:
+def test_the_copy_shares_memory_and_the_model_is_untouched() -> None:
     model = lived(
         nn.Sequential(
             nn.Conv2d(4, 5, 3),
@@ -247,13 +247,13 @@ def test_the_double_shares_memory_and_the_model_is_untouched() -> None:
     field = ig.TorchField(model, 0, optimize=True)
     with pytest.warns(ig.errors.TrainingModeWarning):
         field.gradient(IMAGE)
-    double = double_of_quietly(field)
+    optimised = copy_of_quietly(field)
     shared = {t.data_ptr() for t in model.state_dict().values()}
-    own = {name for name, t in double.module.state_dict().items() if t.data_ptr() not in shared}
+    own = {name for name, t in optimised.module.state_dict().items() if t.data_ptr() not in shared}
     # What was folded, and the other convolution's weight, whose channels are innermost now.
     assert own == {"0.weight", "0.bias", "2.weight"}
-    assert double.module.unrelated.data_ptr() == model.unrelated.data_ptr()
-    assert not any(p.requires_grad for p in double.module.parameters())
+    assert optimised.module.unrelated.data_ptr() == model.unrelated.data_ptr()
+    assert not any(p.requires_grad for p in optimised.module.parameters())
     assert all(module.training for module in model.modules())
     for name, tensor in model.state_dict(keep_vars=True).items():
         same, version, wanted, value = before[name]
@@ -262,10 +262,10 @@ def test_the_double_shares_memory_and_the_model_is_untouched() -> None:
     assert type(model[1]) is nn.BatchNorm2d
 
 
-def double_of_quietly(field: ig.TorchField) -> OptimisedCopy:
+def copy_of_quietly(field: ig.TorchField) -> OptimisedCopy:
     assert field.network.optimiser is not None
-    assert field.network.optimiser._double is not None
-    return field.network.optimiser._double
+    assert field.network.optimiser._optimised is not None
+    return field.network.optimiser._optimised
 
 
 def test_a_model_in_training_mode_is_explained_in_eval_mode() -> None:
@@ -296,13 +296,13 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
-def test_a_model_that_has_changed_gets_a_new_double(change: str) -> None:
+def test_a_model_that_has_changed_gets_a_new_copy(change: str) -> None:
     model = lived(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)))
     field = ig.TorchField(model, 0, optimize=True)
     before = field.gradient(TABLE)
-    old = double_of_quietly(field)
+    old = copy_of_quietly(field)
     torch.testing.assert_close(field.gradient(TABLE), before, rtol=0, atol=0)
-    assert double_of_quietly(field) is old
+    assert copy_of_quietly(field) is old
     CHANGES[change](model)
     found = field.gradient(TABLE)
     torch.testing.assert_close(
@@ -321,7 +321,7 @@ def test_a_hook_on_a_layer_sees_what_it_would_see() -> None:
     torch.testing.assert_close(
         heard[-1], nn.functional.linear(TABLE, model[0].weight, model[0].bias)
     )
-    assert double_of_quietly(field).folds == []
+    assert copy_of_quietly(field).folds == []
 
 
 def test_models_are_not_kept_alive() -> None:
@@ -356,11 +356,11 @@ def test_channels_last_where_the_model_takes_it(make: Callable[[], nn.Module], l
     model = lived(make())
     field = ig.TorchField(model, lambda outputs: outputs.tanh().sum(1), optimize=True)
     assert folded(model, IMAGE, lambda outputs: outputs.tanh().sum(1)) == 0
-    assert double_of(field, IMAGE[:1]) is not None
-    assert double_of_quietly(field).channels_last is last
+    assert copy_of(field, IMAGE[:1]) is not None
+    assert copy_of_quietly(field).channels_last is last
 
 
-# --- what has no double -----------------------------------------------------------------------------------------------
+# --- what has no copy -----------------------------------------------------------------------------------------------
 
 
 class Uncopyable(nn.Module):
@@ -382,7 +382,7 @@ WITHOUT: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", list(WITHOUT))
-def test_a_model_without_a_double_is_run_as_it_is_and_a_warning_says_so(name: str) -> None:
+def test_a_model_without_a_copy_is_run_as_it_is_and_a_warning_says_so(name: str) -> None:
     make, words = WITHOUT[name]
     model = make()
     with pytest.warns(ig.errors.OptimizeWarning, match=words):
@@ -393,7 +393,7 @@ def test_a_model_without_a_double_is_run_as_it_is_and_a_warning_says_so(name: st
 
 
 @pytest.mark.parametrize("kind", ["method", "partial"])
-def test_methods_and_partials_of_a_module_are_those_of_its_double(kind: str) -> None:
+def test_methods_and_partials_of_a_module_are_those_of_its_copy(kind: str) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -418,11 +418,11 @@ def test_a_model_that_fails_is_heard_itself() -> None:
     model = tanh_mlp()
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         ig.explain(model, wave(3, 5), target=0, optimize=True)
-    # And a double is made when there is something to try it with.
+    # And a copy is made when there is something to try it with.
     field = ig.TorchField(model, 0, optimize=True)
     with pytest.raises(RuntimeError):
         field.value(wave(3, 5))
-    assert double_of(field, TABLE) is not None
+    assert copy_of(field, TABLE) is not None
 
 
 def test_recurrent_networks() -> None:
@@ -459,7 +459,7 @@ def test_dicts_extra_arguments_and_nested_outputs() -> None:
         torch.testing.assert_close(fast.values[key], plain.values[key], rtol=1e-10, atol=1e-12)
 
 
-def test_a_copied_model_has_its_own_double() -> None:
+def test_a_copied_model_has_its_own_copy() -> None:
     model = lived(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)))
     field = ig.TorchField(model, 0, optimize=True)
     field.value(TABLE)
@@ -485,5 +485,5 @@ def test_efficientnet() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ig.errors.IncompleteWarning)
             a, b = method(plain, x.to(dtype)).values, method(fast, x.to(dtype)).values
-        assert len(double_of_quietly(fast).folds) == 49
+        assert len(copy_of_quietly(fast).folds) == 49
         assert float((a - b).norm() / a.norm()) < tolerance

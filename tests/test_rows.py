@@ -363,7 +363,7 @@ def test_two_rows_for_a_call_and_no_gradient(
     checked = ig.explain(model, X, target=1, batch_size=7, **options)
     rows, gradients = model.values, model.gradients
     model.reset()
-    monkeypatch.setattr("integrand.model.row_independence.Company.check", lambda *_, **__: None)
+    monkeypatch.setattr("integrand.model.row_independence.RowCheck.check", lambda *_, **__: None)
     plain = ig.explain(model, X, target=1, batch_size=7, **options)
     assert (rows, gradients) == (model.values + ROWS, model.gradients)
     assert torch.equal(checked.values, plain.values)

@@ -285,7 +285,7 @@ def test_exact_on_a_field_without_a_share() -> None:
 
 
 def draws(
-    rule: ig.rules.MonteCarlo, corners: Tensor, lanes: tuple[int, int] | None = None
+    rule: ig.rules.MonteCarlo, corners: Tensor, reference_block: tuple[int, int] | None = None
 ) -> Tensor:
     """Where the rule looked along a path from 0 to 1 in one feature, (n, K, R): F = z²/2 has the gradient z."""
     seen: list[Tensor] = []
@@ -295,8 +295,8 @@ def draws(
         return z.square().sum(1) / 2
 
     segment = polyline(corners)
-    if lanes:
-        segment = dataclasses.replace(segment, lanes=lanes)
+    if reference_block:
+        segment = dataclasses.replace(segment, reference_block=reference_block)
     rule(ig.fields.Function(spy), segment)
     return torch.cat(seen).reshape(rule.n, *segment.leading)[..., 0]
 

@@ -63,7 +63,7 @@ def shares(draws: int) -> Tensor:
     """The map of every single draw that may be taken, (draws, B, 8): one reference at one position each."""
     references = ig.baselines.Sample(POOL, draws, replace=True)(X, field())
     segment = dataclasses.replace(
-        polyline(torch.stack([references, X.expand_as(references)])), lanes=(0, draws)
+        polyline(torch.stack([references, X.expand_as(references)])), reference_block=(0, draws)
     )
     return ig.rules.MonteCarlo(1)(field(), segment).share[0]
 

@@ -54,8 +54,8 @@ def spent(
 @pytest.fixture
 def chords_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is so smooth that other nodes are tried."""
-    monkeypatch.setattr("integrand.rules.adaptive.adaptive._ALIKE", -1.0)
-    monkeypatch.setattr("integrand.rules.adaptive.adaptive._ALIKE_SMOOTH", -1.0)
+    monkeypatch.setattr("integrand.rules.adaptive.refinement._ALIKE", -1.0)
+    monkeypatch.setattr("integrand.rules.adaptive.refinement._ALIKE_SMOOTH", -1.0)
 
 
 @pytest.mark.parametrize("tol", TIGHT)
@@ -147,7 +147,7 @@ def test_loose_tolerances_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("tried Clenshaw–Curtis nodes")
 
-    monkeypatch.setattr("integrand.rules.adaptive.adaptive.spectral", refuse)
+    monkeypatch.setattr("integrand.rules.adaptive.refinement.spectral", refuse)
     field, segment, _ = case("tanh mlp")
     assert spent(field, segment, 0.05)[1] < 17 * B
     with pytest.raises(AssertionError, match="tried"):
@@ -174,8 +174,8 @@ def test_kinked_lines_do_not_end_worse_for_trying(
     """Made to try: what is not better is not taken, and the tolerance is met all the same."""
     field, segment, truth = case("relu mlp")
     _, cost = spent(field, segment, tol)
-    monkeypatch.setattr("integrand.rules.adaptive.adaptive._ALIKE", float("inf"))
-    monkeypatch.setattr("integrand.rules.adaptive.adaptive._SMOOTH_COST", 6)
+    monkeypatch.setattr("integrand.rules.adaptive.refinement._ALIKE", float("inf"))
+    monkeypatch.setattr("integrand.rules.adaptive.refinement._SMOOTH_COST", 6)
     made, dearer = spent(field, segment, tol, 2000)
     real = norm(made.share - truth) / norm(truth)
     assert met(made, tol)

@@ -32,7 +32,7 @@ from integrand.fields.views import LayerView
 from integrand.model.flow import LayerFlow
 from integrand.model.layout import Layout
 from integrand.model.network import Network
-from integrand.model.row_independence import Answer, Company
+from integrand.model.row_independence import Answer, RowCheck
 from tests.problems import filled, wave
 
 MIDPOINTS = ig.methods.integrated(rule=ig.rules.Midpoint(4))
@@ -154,7 +154,7 @@ class Recorder(Field):
     target = ig.targets.Logit(2)
     network = Network(torch.nn.Linear(4, 3))
     kept = KEPT  # type: ignore[assignment]
-    company = Company(lambda: "")  # type: ignore[assignment]
+    row_check = RowCheck(lambda: "")  # type: ignore[assignment]
     gated, smooth, integers, conservative, reads, pooled = (False, True, True, False, True, True)  # type: ignore[assignment]
     additive = ("a sum",)  # type: ignore[assignment]
     resolution = 0.5  # type: ignore[assignment]

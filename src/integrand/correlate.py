@@ -308,14 +308,14 @@ class _CoMoments:
                 f"Maps of different batches have shapes {describe(self.a.shape[1:])} and {describe(other.a.shape[1:])}: examples of one shape are correlated."
             )
         count = self.count + other.count
-        scale, part = self.count * other.count / count, other.count / count
+        scale, fraction = self.count * other.count / count, other.count / count
         a, f, y = other.a - self.a, other.f - self.f, other.y - self.y
         wide = (-1, *(1,) * (a.ndim - 1))
         return _CoMoments(
             count,
-            self.a + part * a,
-            self.f + part * f,
-            self.y + part * y,
+            self.a + fraction * a,
+            self.f + fraction * f,
+            self.y + fraction * y,
             self.ff + other.ff + scale * f * f,
             self.yy + other.yy + scale * y * y,
             self.fy + other.fy + scale * f * y,

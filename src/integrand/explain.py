@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
-from .baselines import as_baseline
+from .baselines.names import baseline_of
 from .core.frames import is_frame
 from .core.normalisation import Normalisation
 from .core.random import reseeded
@@ -35,7 +35,7 @@ from .integration import Method
 from .integration.attached import check_recording
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .integration.join import concat, examples_named
-from .methods import BASELINES, about
+from .methods import about
 from .methods.baseline_names import for_inputs
 from .methods.hints import about_option
 from .model.doors import options_of
@@ -104,7 +104,7 @@ def explain(
         feature_names: names of the columns of inputs (B, N); a data frame has its own.
         batch_size: rows per model call, at most; found while working unless given. With 1 there are
             no chords, but gradients at both ends.
-        optimize: run a faster double of the model: batch norms folded into convolutions, channels
+        optimize: run a faster copy of the model: batch norms folded into convolutions, channels
             last. Maps agree to rounding.
         create_graph: keep the graph from the values to the model's parameters, so that a loss of
             them can be trained on (attribution priors). For methods at fixed nodes; the model is
@@ -433,7 +433,7 @@ def _replace_parts(method: Explainer, baseline: object, tol: float | None) -> Ex
     if not isinstance(method, Method):
         raise InputError(f"baseline= and tol= do not go with {method!r}, which has its own.")
     if baseline is not None:
-        method = dataclasses.replace(method, baseline=as_baseline(baseline, BASELINES))
+        method = dataclasses.replace(method, baseline=baseline_of(baseline))
     return method if tol is None else dataclasses.replace(method, rule=Adaptive(tol))
 
 

@@ -12,25 +12,26 @@ a probability, which is what fitness and curves are measured on.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from .core.choice import ChoiceLike as ChoiceLike
+from .core.choice import Index as Index
+from .core.choice import (
+    check_length,
+    checked_choice,
+    choice_at,
+    pick,
+    scatter_choice,
+    scatter_to_batch,
+)
 from .core.shapes import describe, flattened
 from .core.values import part
 from .errors import TargetError
-
-Index = int | Tensor | tuple[int, ...]
-"""A class, a class for each example (B,), a position in a longer output, or a position for each
-example (B, P)."""
-
-ChoiceLike = SupportsIndex | Tensor | NDArray[Any] | Sequence[int | tuple[int, ...]]
-"""A class as people give it: an int of any kind, or an array, list or tuple that ``Index`` takes as
-a tensor or a position."""
 
 
 def output_tensor(outputs: object) -> Tensor:
@@ -166,144 +167,6 @@ def _class_outputs(outputs: object, name: str) -> Tensor:
     return out
 
 
-def _check_class(index: int | Tensor, classes: int) -> None:
-    extremes = [int(i) for i in index.aminmax()] if isinstance(index, Tensor) else [index]
-    wrong = next((i for i in extremes if not -classes <= i < classes), None)
-    if wrong is not None:
-        raise TargetError(
-            f"Target class {wrong} does not exist: the model has {classes} classes, 0 to {classes - 1}."
-        )
-
-
-def _pick(out: Tensor, choice: Index, index: Tensor) -> Tensor:
-    """``out[n, which]`` for one class, a class per example, or a position in a longer output."""
-    if isinstance(choice, tuple):
-        _check_position(choice, choice, out)
-        where: tuple[slice | int, ...] = (slice(None), *choice)
-        return out[where]
-    if isinstance(choice, Tensor) and choice.ndim == 2:
-        _check_position(choice.unbind(1), tuple(choice[0].tolist()), out)
-        place = _flat_positions(choice, out.shape[1:])[index.to(choice.device)]
-        return flattened(out, 1).gather(1, place.to(out.device))[:, 0]
-    if out.ndim != 2:
-        raise TargetError(
-            f"One output has shape {describe(out.shape[1:])}, so a class alone does not name a number: "
-            "give a tuple with a position for each axis, or a callable."
-        )
-    _check_class(choice, out.shape[1])
-    if isinstance(choice, int):
-        return out[:, choice]
-    chosen = (choice.to(out.device) % out.shape[1])[index.to(out.device)]
-    return out.gather(1, chosen[:, None])[:, 0]
-
-
-def _check_position(position: Sequence[int | Tensor], shown: tuple[int, ...], out: Tensor) -> None:
-    """Whether one output has as many axes as a position has places, and each place."""
-    if len(position) != out.ndim - 1:
-        raise TargetError(
-            f"Target {shown} has {len(position)} positions, but one output has shape {describe(out.shape[1:])}: "
-            f"give {out.ndim - 1}."
-        )
-    for axis, place in enumerate(position):
-        _check_class(place, out.shape[1 + axis])
-
-
-def _check_length(choice: Index, batch: int) -> None:
-    """Whether classes or positions of each example are as many as there are examples."""
-    if isinstance(choice, Tensor) and len(choice) != batch:
-        kind = "positions" if choice.ndim == 2 else "classes"
-        raise TargetError(
-            f"The target names {len(choice)} {kind} for {batch} examples: give one for each, or one for all."
-        )
-
-
-def _flat_positions(positions: Tensor, shape: torch.Size) -> Tensor:
-    """Positions (B, P) as places in the output laid flat (B, 1)."""
-    place = torch.zeros_like(positions[:, :1])
-    for axis, size in enumerate(shape):
-        place = place * size + (positions[:, axis : axis + 1] % size)
-    return place
-
-
-def _select(choice: Index, index: Tensor) -> Index:
-    return choice[index.to(choice.device)] if isinstance(choice, Tensor) else choice
-
-
-def _scatter_to_batch(entries: Tensor, index: Tensor) -> Tensor:
-    """Entries of B examples at their places ``index`` in a batch; zeros for the others, which are
-    never looked up."""
-    index = index.to(entries.device)
-    batch_entries = entries.new_zeros(int(index.max()) + 1, *entries.shape[1:])
-    batch_entries[index] = entries
-    if not torch.equal(batch_entries[index], entries):
-        raise TargetError(
-            "The target says different things of an example that the batch holds twice: explain the two apart."
-        )
-    return batch_entries
-
-
-def _scatter_choice(choice: Index, index: Tensor) -> Index:
-    return _scatter_to_batch(choice, index) if isinstance(choice, Tensor) else choice
-
-
-def _checked_choice(choice: object) -> Index:
-    if isinstance(choice, bool):
-        raise TargetError("A target class is an integer, not True or False.")
-    if isinstance(choice, list) or type(choice).__module__ == "numpy":
-        choice = _choices_tensor(choice)
-    if isinstance(choice, Tensor):
-        if (
-            choice.is_floating_point()
-            or choice.is_complex()
-            or choice.dtype == torch.bool
-            or choice.ndim > 2
-        ):
-            raise TargetError(
-                f"Target classes are integers, one or one per example; got {choice.dtype} of shape {describe(choice.shape)}."
-            )
-        if choice.numel() == 1:  # one for all examples, also where it comes in a list
-            return int(choice)
-        classes: Tensor = choice.detach().long()
-        if classes.ndim == 2 and len(classes) == 1:  # one position for all
-            return tuple(classes[0].tolist())
-        return classes[:, 0] if classes.ndim == 2 and classes.shape[1] == 1 else classes
-    if isinstance(choice, tuple):
-        if not choice or not all(_is_whole(axis) for axis in choice):
-            raise TargetError(f"A position in the output is a tuple of ints, not {choice!r}.")
-        return tuple(int(axis) for axis in choice)
-    if not isinstance(choice, SupportsIndex):
-        raise TargetError(
-            f"{choice!r} is not a class: give an int, a tensor of ints, or a position."
-        )
-    return int(choice.__index__())
-
-
-def _is_whole(number: object) -> bool:
-    """Whether something is a whole number: also NumPy's, or a tensor of one, but no bool."""
-    if isinstance(number, Tensor):
-        return number.numel() == 1 and number.dtype not in _NOT_WHOLE and not number.is_complex()
-    return isinstance(number, SupportsIndex) and not isinstance(number, bool)
-
-
-_NOT_WHOLE = (torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _choices_tensor(choices: object) -> Tensor:
-    """A list of classes, or of positions of one length, one for each example."""
-    if isinstance(choices, list) and any(isinstance(entry, tuple | list) for entry in choices):
-        lengths = {len(entry) if isinstance(entry, tuple | list) else 0 for entry in choices}
-        if len(lengths) > 1:
-            raise TargetError(
-                f"Target positions are tuples of one length, one for each example; got lengths {', '.join(map(str, sorted(lengths)))}."
-            )
-    try:
-        return torch.as_tensor(choices)
-    except (TypeError, ValueError, RuntimeError):
-        raise TargetError(
-            f"Target classes are integers, one or one per example; got {choices!r}."
-        ) from None
-
-
 @part
 class Output(Target):
     """The model's only number per row: F = f(x), outputs (N,), (N, 1) or (N, 1, …, 1).
@@ -315,7 +178,7 @@ class Output(Target):
     by_row: ClassVar[bool] = True
     linear: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = output_tensor(outputs)
         if out.ndim > 1 and out.shape[1:].numel() == 1:
             out = flattened(out, 1)[:, 0]
@@ -363,7 +226,7 @@ class PredictedSide(Target):
         longer with one number in all."""
         return cls(torch.where(flattened(outputs, 1).reshape(-1) < 0, -1, 1))
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         logit = Output()(outputs, index)
         return logit * self.side[index.to(self.side.device)].to(logit)
 
@@ -381,7 +244,7 @@ class PredictedSide(Target):
         return replace(self, side=self.side[index.to(self.side.device)])
 
     def of_batch(self, index: Tensor) -> Target:
-        side = _scatter_to_batch(self.side, index)
+        side = scatter_to_batch(self.side, index)
         return replace(self, side=torch.where(side == 0, 1, side))  # of nobody: never looked up
 
     def score(self) -> Target:
@@ -392,7 +255,7 @@ class PredictedSide(Target):
 class SideProbability(PredictedSide):
     """The probability of the side that each example is on: F = 1 / (1 + e^(−side · f))."""
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         return super().__call__(outputs, index).sigmoid()
 
     def score(self) -> Target:
@@ -408,7 +271,7 @@ class _OfClass(Target):
     by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "which", _checked_choice(self.which))
+        object.__setattr__(self, "which", checked_choice(self.which))
 
     @property
     def of_classes(self) -> bool:
@@ -429,13 +292,13 @@ class _OfClass(Target):
         return "which" if isinstance(self.which, Tensor) else None
 
     def at(self, index: Tensor) -> Target:
-        return replace(self, which=_select(self.which, index))
+        return replace(self, which=choice_at(self.which, index))
 
     def check_batch(self, batch: int) -> None:
-        _check_length(self.which, batch)
+        check_length(self.which, batch)
 
     def of_batch(self, index: Tensor) -> Target:
-        return replace(self, which=_scatter_choice(self.which, index))
+        return replace(self, which=scatter_choice(self.which, index))
 
     def score(self) -> Target:
         # Which axis of a longer output holds the classes is not known: the number at a position is
@@ -445,7 +308,7 @@ class _OfClass(Target):
 
 @part
 class _OfSoftmax(_OfClass):
-    """A target about a class's share of a softmax.
+    """A target about a class's probability in a softmax.
 
     ``axis`` is the axis of the outputs that holds the classes, as torch counts it (rows are axis
     0); it must be named where one output has several axes: 1 for pictures (rows, classes, height,
@@ -492,8 +355,8 @@ class Logit(_OfClass):
 
     linear: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return _pick(_class_outputs(outputs, "Logit"), self.which, index)
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
+        return pick(_class_outputs(outputs, "Logit"), self.which, index)
 
 
 @part
@@ -512,8 +375,8 @@ class Probability(_OfSoftmax):
         [0.5]
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return _pick(self._log_class_probabilities(outputs), self.which, index).exp()
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
+        return pick(self._log_class_probabilities(outputs), self.which, index).exp()
 
     def of_probabilities(self) -> Target:
         return Logit(self.which)
@@ -537,14 +400,14 @@ class LogOdds(_OfClass):
 
     normalises: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "LogOdds")
         if out.ndim != 2:
             raise TargetError(
                 "LogOdds explains outputs (rows, classes); use a callable for others."
             )
         out = _log_probabilities(out)
-        return _pick(out, self.which, index) - _without_class(out, self.which, index).logsumexp(1)
+        return pick(out, self.which, index) - _without_class(out, self.which, index).logsumexp(1)
 
 
 @part
@@ -557,13 +420,13 @@ class Lead(_OfClass):
     of theirs.
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Lead")
         if out.ndim != 2 or out.shape[1] < 2:
             raise TargetError(
                 f"Lead needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
             )
-        return _pick(out, self.which, index) - _without_class(out, self.which, index).amax(1)
+        return pick(out, self.which, index) - _without_class(out, self.which, index).amax(1)
 
 
 @part
@@ -587,16 +450,16 @@ class Margin(Target):
     linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "which", _checked_choice(self.which))
-        object.__setattr__(self, "other", _checked_choice(self.other))
+        object.__setattr__(self, "which", checked_choice(self.which))
+        object.__setattr__(self, "other", checked_choice(self.other))
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Margin")
-        return _pick(out, self.which, index) - _pick(out, self.other, index)
+        return pick(out, self.which, index) - pick(out, self.other, index)
 
     def check_batch(self, batch: int) -> None:
-        _check_length(self.which, batch)
-        _check_length(self.other, batch)
+        check_length(self.which, batch)
+        check_length(self.other, batch)
 
     @property
     def class_index(self) -> Index | None:
@@ -611,10 +474,10 @@ class Margin(Target):
         return next((name for name, choice in choices.items() if isinstance(choice, Tensor)), None)
 
     def at(self, index: Tensor) -> Target:
-        return Margin(_select(self.which, index), _select(self.other, index))
+        return Margin(choice_at(self.which, index), choice_at(self.other, index))
 
     def of_batch(self, index: Tensor) -> Target:
-        return Margin(_scatter_choice(self.which, index), _scatter_choice(self.other, index))
+        return Margin(scatter_choice(self.which, index), scatter_choice(self.other, index))
 
     def score(self) -> Target:
         return Logit(self.which).score()
@@ -636,8 +499,8 @@ class Loss(_OfSoftmax):
         [2.0]
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
-        return -_pick(self._log_class_probabilities(outputs), self.which, index)
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
+        return -pick(self._log_class_probabilities(outputs), self.which, index)
 
 
 @part
@@ -647,9 +510,9 @@ class Predicted(_OfClass):
     It has no slope; curves are measured with it.
     """
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         out = _class_outputs(outputs, "Predicted")
-        _pick(out, self.which, index)  # whether there is such a class
+        pick(out, self.which, index)  # whether there is such a class
         if out.ndim != 2 or out.shape[1] < 2:
             raise TargetError(
                 f"Predicted needs outputs (rows, classes) with two classes at least, but one output has shape {describe(out.shape[1:])}."
@@ -686,7 +549,7 @@ class Custom(Target):
     function: Callable[..., Tensor]
     data: Tensor | None = None
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         row_data = () if self.data is None else (self.data[index.to(self.data.device)],)
         numbers = self.function(outputs, *row_data)
         if isinstance(numbers, Tensor):
@@ -710,9 +573,7 @@ class Custom(Target):
 
     def of_batch(self, index: Tensor) -> Target:
         return (
-            self
-            if self.data is None
-            else Custom(self.function, _scatter_to_batch(self.data, index))
+            self if self.data is None else Custom(self.function, scatter_to_batch(self.data, index))
         )
 
 
@@ -736,7 +597,7 @@ class Distance(Target):
     goal: Tensor
     site: Any = None
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         representation = flattened(output_tensor(outputs), 1)
         return (representation - self.goal[index.to(self.goal.device)]).square().sum(1)
 
@@ -778,28 +639,28 @@ class Unit(Target):
     def __post_init__(self) -> None:
         if self.site is None:
             raise TargetError("A unit is one of a layer: Unit('layer', 3).")
-        object.__setattr__(self, "index", _checked_choice(self.index))
+        object.__setattr__(self, "index", checked_choice(self.index))
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         activations = output_tensor(outputs)
         if activations.ndim < 2:
             raise TargetError(
                 "A unit is one of several numbers in a layer, and this layer gives one number per row: name no unit, but the layer's "
                 "output by a callable."
             )
-        return _pick(activations, self.index, index)
+        return pick(activations, self.index, index)
 
     def located(self, locate: Callable[[Any], Any]) -> Target:
         return replace(self, site=locate(self.site))
 
     def at(self, index: Tensor) -> Target:
-        return replace(self, index=_select(self.index, index))
+        return replace(self, index=choice_at(self.index, index))
 
     def check_batch(self, batch: int) -> None:
-        _check_length(self.index, batch)
+        check_length(self.index, batch)
 
     def of_batch(self, index: Tensor) -> Target:
-        return replace(self, index=_scatter_choice(self.index, index))
+        return replace(self, index=scatter_choice(self.index, index))
 
 
 TargetLike = Target | ChoiceLike | Callable[..., Tensor] | str
@@ -818,4 +679,4 @@ def as_target(target: TargetLike) -> Target:
         )
     if callable(target) and not isinstance(target, Tensor):
         return Custom(target)
-    return Logit(_checked_choice(target))
+    return Logit(checked_choice(target))

@@ -73,13 +73,13 @@ def test_edges_of_the_input_add_up(kind: str) -> None:
 def test_edges_of_each_layer_add_up_along_paths_of_activations(kind: str) -> None:
     """To what F loses where all that the layer writes is corrupt, by the decoder written out slowly."""
     model = decoder(kind, scale=2.0)
-    found = ig.circuits.edges(
+    circuit = ig.circuits.edges(
         model, CLEAN, CORRUPT, metric=metric, steps=30, method="eap-ig-activations"
     )
     with torch.no_grad():
         written = [run(kind, model, starts(kind, model, ids), plain)[1] for ids in (CLEAN, CORRUPT)]
         clean = metric(run(kind, model, written[0]["input"], plain)[0])
-        for entry in found.completeness[1:]:
+        for entry in circuit.completeness[1:]:
             branch, layer = entry.nodes.split()
             name = f"{branch[0]}{layer}"
 
@@ -91,14 +91,14 @@ def test_edges_of_each_layer_add_up_along_paths_of_activations(kind: str) -> Non
             value = metric(run(kind, model, written[0]["input"], plain, corrupted)[0])
             assert entry.change == pytest.approx(float((clean - value).mean()), rel=1e-7)
             assert entry.total == pytest.approx(entry.change, rel=1e-5)
-            rows = [i for i, key in enumerate(found.graph.sources) if key.startswith(name)]
-            assert entry.total == pytest.approx(float(found.scores[rows].sum()), rel=1e-9)
-    assert len(found.completeness) == 5
-    assert found.gap < 1e-5
+            rows = [i for i, key in enumerate(circuit.graph.sources) if key.startswith(name)]
+            assert entry.total == pytest.approx(float(circuit.scores[rows].sum()), rel=1e-9)
+    assert len(circuit.completeness) == 5
+    assert circuit.gap < 1e-5
     nodes = ig.circuits.nodes(
         model, CLEAN, CORRUPT, metric=metric, steps=30, method="eap-ig-activations"
     )
-    assert torch.allclose(nodes.node_scores, found.node_scores, rtol=1e-8, atol=1e-12)
+    assert torch.allclose(nodes.node_scores, circuit.node_scores, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [3, 6])
@@ -124,15 +124,15 @@ def test_a_coarser_rule_is_exact_for_what_it_says() -> None:
 
 def test_another_rule(llama: Any) -> None:
     """The places of the authors' code are a rule like any other: k / 4, k = 1 … 4."""
-    found = ig.circuits.nodes(llama, CLEAN, CORRUPT, metric=metric, rule=ig.rules.Right(4))
+    scores = ig.circuits.nodes(llama, CLEAN, CORRUPT, metric=metric, rule=ig.rules.Right(4))
     single = [
         ig.circuits.nodes(llama, CLEAN, CORRUPT, metric=metric, rule=At(k / 4))
         for k in (1, 2, 3, 4)
     ]
-    expected = torch.stack([one.node_scores for one in single]).mean(0)
-    assert torch.allclose(found.node_scores, expected, rtol=1e-10, atol=1e-14)
-    assert "Right(4)" in repr(found)
-    assert found.cost.gradients == 2 * 4
+    expected = torch.stack([at_node.node_scores for at_node in single]).mean(0)
+    assert torch.allclose(scores.node_scores, expected, rtol=1e-10, atol=1e-14)
+    assert "Right(4)" in repr(scores)
+    assert scores.cost.gradients == 2 * 4
 
 
 @part
@@ -155,10 +155,10 @@ def test_pairs_of_several_lengths(llama: Any) -> None:
         ig.circuits.edges(llama, a, b, metric=metric, steps=5, batch_size=1)
         for a, b in zip(clean, corrupt, strict=True)
     ]
-    stacked = torch.stack([one.scores for one in alone])
+    stacked = torch.stack([pair.scores for pair in alone])
     assert torch.allclose(together.scores, stacked.mean(0), rtol=1e-9, atol=1e-13)
     assert torch.allclose(together.standard_error, stacked.std(0) / 2, rtol=1e-8, atol=1e-13)
-    assert together.clean.tolist() == pytest.approx([float(one.clean) for one in alone])
+    assert together.clean.tolist() == pytest.approx([float(pair.clean) for pair in alone])
     assert bool(alone[0].standard_error.isnan().all())
     assert together.cost.gradients == 20
     assert together.cost.values == 8
@@ -200,8 +200,8 @@ def test_other_types(dtype: torch.dtype, circuit: Any) -> None:
     model = decoder("llama")
     for module in model.modules():
         vars(module).pop("forward", None)
-    found = ig.circuits.edges(model.to(dtype), CLEAN, CORRUPT, metric=metric, steps=12)
-    apart = float((found.scores - circuit.scores).norm() / circuit.scores.norm())
+    rounded = ig.circuits.edges(model.to(dtype), CLEAN, CORRUPT, metric=metric, steps=12)
+    apart = float((rounded.scores - circuit.scores).norm() / circuit.scores.norm())
     assert apart < (1e-4 if dtype == torch.float32 else 0.2)
 
 
@@ -247,8 +247,8 @@ def test_targets_of_texts() -> None:
     first = ig.circuits.nodes(model, clean, corrupt, metric=each, **of)
     second = ig.circuits.nodes(model, clean, corrupt, metric=theirs, **of)
     assert torch.allclose(first.node_scores, second.node_scores, rtol=1e-9, atol=1e-13)
-    one = ig.circuits.nodes(model, clean[0], corrupt[0], metric=ours, **of)
-    assert "log-odds of" in repr(one)
+    single = ig.circuits.nodes(model, clean[0], corrupt[0], metric=ours, **of)
+    assert "log-odds of" in repr(single)
     words = ig.text.Continuation(" Paris, in")
     tail = tokenizer(" Paris, in", add_special_tokens=False)["input_ids"]
     by_words = ig.circuits.edges(model, clean, corrupt, metric=words, **of)
@@ -296,8 +296,8 @@ def test_models_in_folders(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     of = {"metric": metric, "steps": 2}
     expected = ig.circuits.nodes(model, CLEAN, CORRUPT, **of).node_scores
-    found = ig.circuits.nodes(str(tmp_path / "model"), CLEAN, CORRUPT, **of)
-    assert torch.allclose(found.node_scores.double(), expected, rtol=1e-4, atol=1e-6)
+    loaded = ig.circuits.nodes(str(tmp_path / "model"), CLEAN, CORRUPT, **of)
+    assert torch.allclose(loaded.node_scores.double(), expected, rtol=1e-4, atol=1e-6)
     tokenizer = byte_tokenizer()
     tokenizer.save_pretrained(tmp_path / "model")
     texts = ("The capital of France is", "The capital of Italy is")
@@ -379,11 +379,11 @@ def test_a_model_of_ones_own() -> None:
     torch.manual_seed(0)
     model = Homemade().double()
     of = {"metric": metric, "architecture": HOMEMADE}
-    found = ig.circuits.edges(model, CLEAN, CORRUPT, steps=30, **of)
-    assert found.gap < 1e-6
-    assert "a1.kv0<v>" in found.graph.sinks
+    circuit = ig.circuits.edges(model, CLEAN, CORRUPT, steps=30, **of)
+    assert circuit.gap < 1e-6
+    assert "a1.kv0<v>" in circuit.graph.sinks
     exact = ig.circuits.edges(model, CLEAN, CORRUPT, method="exact", **of)
-    together = torch.stack([found.scores.flatten(), exact.scores.flatten()])
+    together = torch.stack([circuit.scores.flatten(), exact.scores.flatten()])
     assert float(torch.corrcoef(together)[0, 1]) > 0.9
     assert exact.error == 0
     assert exact.cost.values == 2 * (2 + exact.graph.edge_count)
@@ -458,18 +458,18 @@ def test_a_planted_circuit_is_found(method: str) -> None:
     clean, corrupt = [[3, 1, 2, 5], [7, 2, 1, 6]], [[8, 1, 2, 5], [9, 2, 1, 6]]
     target = [ig.text.NextToken(3, against=8), ig.text.NextToken(7, against=9)]
     of = {"metric": target, "batch_size": 64}
-    found = ig.circuits.edges(model, clean, corrupt, method=method, **of)
-    assert {edge[:2] for edge in found.top(3)} == PLANTED
-    fourth = abs(found.top(4)[3].score)
-    assert abs(found.top(3)[2].score) > 3 * fourth
-    assert {node.name for node in found.top_nodes(3)} == {"input", "a0.h1", "a1.h0"}
-    curve = ig.circuits.faithfulness(model, clean, corrupt, found, counts=[0, 2, 3, 159], **of)
+    circuit = ig.circuits.edges(model, clean, corrupt, method=method, **of)
+    assert {edge[:2] for edge in circuit.top(3)} == PLANTED
+    fourth = abs(circuit.top(4)[3].score)
+    assert abs(circuit.top(3)[2].score) > 3 * fourth
+    assert {node.name for node in circuit.top_nodes(3)} == {"input", "a0.h1", "a1.h0"}
+    curve = ig.circuits.faithfulness(model, clean, corrupt, circuit, counts=[0, 2, 3, 159], **of)
     assert curve.circuit.tolist() == pytest.approx([0, 0, 1, 1], abs=0.15)
     assert float(curve.random[:, 2].abs().max()) < 0.1
     assert curve.smallest() == 3
     for node, score in ig.circuits.nodes(model, clean, corrupt, method="exact", **of).nodes:
         enough = node in ("input", "a0.h1", "a1.h0")
-        assert abs(score) > 0.8 * found.change if enough else abs(score) < 0.2 * found.change
+        assert abs(score) > 0.8 * circuit.change if enough else abs(score) < 0.2 * circuit.change
 
 
 # --- what comes back --------------------------------------------------------------------------------------------------
@@ -501,13 +501,13 @@ def test_numbers_of_a_circuit(circuit: Any) -> None:
 
 def test_no_change_at_all(llama: Any) -> None:
     """The same prompt twice: scores are 0, the gap is unknown, and nothing can be kept."""
-    found = ig.circuits.edges(llama, CLEAN, CLEAN, metric=metric, steps=3)
-    assert found.scores.abs().max() == 0
-    assert found.gap != found.gap
-    assert found.error == 0
-    assert repr(found)
+    circuit = ig.circuits.edges(llama, CLEAN, CLEAN, metric=metric, steps=3)
+    assert circuit.scores.abs().max() == 0
+    assert circuit.gap != circuit.gap
+    assert circuit.error == 0
+    assert repr(circuit)
     with pytest.raises(InputError, match="no change"):
-        ig.circuits.faithfulness(llama, CLEAN, CLEAN, found, metric=metric)
+        ig.circuits.faithfulness(llama, CLEAN, CLEAN, circuit, metric=metric)
 
 
 def test_faithfulness_of_other_models_circuits(circuit: Any, gpt2: Any) -> None:

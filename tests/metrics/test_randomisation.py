@@ -16,7 +16,7 @@ import integrand as ig
 from integrand.fields.base import outputs_of
 from integrand.metrics.robustness.mprt import entropy
 from integrand.metrics.robustness.reset_weights import forget, layers_in_order, unlearning
-from integrand.metrics.robustness.similarity import alike
+from integrand.metrics.robustness.similarity import map_similarity
 
 
 class Net(nn.Module):
@@ -291,7 +291,7 @@ def test_smooth_maps_are_averaged_over_the_same_noise(model: nn.Module, x: Tenso
     before = mean(ig.TorchField(model, 1))
     with unlearning(ig.TorchField(model, 1), x, stages=1, seed=2) as stages:
         after = mean(next(stages)[1])
-    torch.testing.assert_close(found, alike(before[None], after[None], "spearman")[0])
+    torch.testing.assert_close(found, map_similarity(before[None], after[None], "spearman")[0])
 
 
 def test_entropy_is_that_of_the_histogram() -> None:
@@ -311,24 +311,28 @@ def test_similarities() -> None:
     random = torch.Generator().manual_seed(0)
     one, other = torch.randn(2, 1, 3, 2, 9, 9, generator=random).double()
     for similarity in ("spearman", "pearson", "ssim"):
-        torch.testing.assert_close(alike(one, 3 * one, similarity), torch.ones(1, 3).double())
         torch.testing.assert_close(
-            alike(one, -one, similarity, absolute=True), torch.ones(1, 3).double()
+            map_similarity(one, 3 * one, similarity), torch.ones(1, 3).double()
+        )
+        torch.testing.assert_close(
+            map_similarity(one, -one, similarity, absolute=True), torch.ones(1, 3).double()
         )
         assert bool(
-            (alike(one, -one, similarity) < (0.95 if similarity == "ssim" else -0.999)).all()
+            (
+                map_similarity(one, -one, similarity) < (0.95 if similarity == "ssim" else -0.999)
+            ).all()
         )
-        assert bool((alike(one, other, similarity).abs() < 0.5).all())
-        assert bool(alike(one, 0 * one + 1, similarity).isnan().all())
+        assert bool((map_similarity(one, other, similarity).abs() < 0.5).all())
+        assert bool(map_similarity(one, 0 * one + 1, similarity).isnan().all())
     from skimage.metrics import structural_similarity
 
     a, b = (maps[0, 1].sum(0) / maps[0, 1].sum(0).abs().max() for maps in (one, other))
     expected = structural_similarity(a.numpy(), b.numpy(), data_range=2.0)
-    assert float(alike(one, other, "ssim")[0, 1]) == pytest.approx(expected, abs=1e-12)
+    assert float(map_similarity(one, other, "ssim")[0, 1]) == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ig.errors.ShapeError, match="windows of 7"):
-        alike(one[..., :5, :5], one[..., :5, :5], "ssim")
+        map_similarity(one[..., :5, :5], one[..., :5, :5], "ssim")
     with pytest.raises(ig.errors.ShapeError, match="maps of images"):
-        alike(one[..., 0], one[..., 0], "ssim")
+        map_similarity(one[..., 0], one[..., 0], "ssim")
 
 
 # --- random logit -------------------------------------------------------------------------------------------------------
@@ -409,7 +413,7 @@ def test_methods_and_partials_of_a_module_are_made_random_too(model: nn.Module, 
     torch.testing.assert_close(direct, bound)
 
 
-def test_a_faster_double_forgets_with_its_model(x: Tensor) -> None:
+def test_a_faster_copy_forgets_with_its_model(x: Tensor) -> None:
     torch.manual_seed(0)
     net = (
         nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
@@ -461,6 +465,6 @@ def test_models_of_other_kinds_forget_and_remember() -> None:
             random = slope(fresh, tokens)
             same = [name for name, t in net.state_dict().items() if torch.equal(t, before[name])]
         assert same in ([], ["attention.in_proj_bias"])  # which is zero before training too
-        assert float(alike(own[None], random[None], "pearson").abs().max()) < 0.95
+        assert float(map_similarity(own[None], random[None], "pearson").abs().max()) < 0.95
         assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
         torch.testing.assert_close(slope(ig.TorchField(net, 1), tokens), own)

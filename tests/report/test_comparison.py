@@ -21,7 +21,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("PIL.Image")
 
 from integrand.report import comparison as report
-from integrand.report.charts import front, looks
+from integrand.report.charts import front, method_styles
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -185,5 +185,5 @@ def test_every_method_looks_different() -> None:
         np.zeros((many, 1, 2)), tuple(map(str, range(many))), ("score",), (True,), ("1", "2"),
         **{name: np.zeros((many, 2)) for name in COSTS}, controls=("11", "12", "13"),
     )  # fmt: skip
-    found = looks(ig.Comparison(scores, "0"))
+    found = method_styles(ig.Comparison(scores, "0"))
     assert len({(one.colour, str(one.line)) for one in found.values()}) == many

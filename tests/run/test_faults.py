@@ -25,15 +25,15 @@ Build = Callable[..., Recipe]
 
 def children() -> list[int]:
     """Processes that this one started, those that are gone aside."""
-    found = []
+    numbers = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if int(parent) == os.getpid() and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
+            numbers.append(int(stat.parent.name))
+    return numbers
 
 
 @pytest.fixture

@@ -332,12 +332,12 @@ def test_rows_that_need_more_memory_are_noted(
     recipe: Build, inputs: np.ndarray, tmp_path: Path
 ) -> None:
     """Model calls that do not fit are made smaller; what that changed is in the table, and only there."""
-    one = {"target": 1}
-    plain = ig.run.run(recipe(method=one), tmp_path / "plain", base=tmp_path, engine=Here())
+    class_one = {"target": 1}
+    plain = ig.run.run(recipe(method=class_one), tmp_path / "plain", base=tmp_path, engine=Here())
     inputs[5, 0], inputs[30, 0] = 50.0, 60.0
     np.save(tmp_path / "inputs.npy", inputs)
     results = ig.run.run(
-        recipe("greedy", method=one), tmp_path / "out", base=tmp_path, engine=Here()
+        recipe("greedy", method=class_one), tmp_path / "out", base=tmp_path, engine=Here()
     )
     rows = results.table.to_pylist()
     assert [row["row"] for row in rows if row["status"] != "ok"] == [30]

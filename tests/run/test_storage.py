@@ -90,26 +90,26 @@ def test_a_power_loss_at_any_moment(
     moments = len(recorder.moments)
     assert moments > 4 * 5
     for moment in range(moments):
-        found = tmp_path / f"found-{moment}"
-        recorder.rebuild(moment, found, inode)
-        if not (found / "run.json").exists():
+        after_loss = tmp_path / f"found-{moment}"
+        recorder.rebuild(moment, after_loss, inode)
+        if not (after_loss / "run.json").exists():
             done_at.append(0)
             continue
-        store = ShardStore.open(found)
+        store = ShardStore.open(after_loss)
         entries = store.entries()
         assert all(store.holds(entry) for entry in entries.values()), moment
         done_at.append(len(entries))
     assert sorted(done_at) == done_at
     assert (done_at[0], done_at[-1]) == (0, 4)
     for moment in (done_at.index(1), done_at.index(3), moments - 2):
-        found = tmp_path / f"found-{moment}"
+        after_loss = tmp_path / f"found-{moment}"
         seen: list[Status] = []
         results = ig.run.run(
-            recipe(), found, base=tmp_path, engine=Here(), watch=lambda s, _, seen=seen: seen.append(s)
+            recipe(), after_loss, base=tmp_path, engine=Here(), watch=lambda s, _, seen=seen: seen.append(s)
         )  # fmt: skip
         assert seen[0].done == done_at[moment]
         assert results.complete
-        assert contents(found) == undisturbed
+        assert contents(after_loss) == undisturbed
 
 
 def test_clocks_that_go_wrong_change_nothing(

@@ -253,8 +253,8 @@ def test_packs_hold_little_padding() -> None:
     packs = packs_of(lengths)
     assert sorted(number for pack in packs for number in pack) == list(range(200))
     for pack in packs:
-        own = [lengths[number] for number in pack]
-        assert sum(own) >= 0.9 * max(own) * len(own)
+        pack_lengths = [lengths[number] for number in pack]
+        assert sum(pack_lengths) >= 0.9 * max(pack_lengths) * len(pack_lengths)
     assert len(packs) < 40
     assert packs_of([5, 5, 5]) == [[0, 1, 2]]
     assert packs_of([]) == []

@@ -78,12 +78,12 @@ def test_trees_say_what_the_library_says_and_maps_add_up(name: str) -> None:
     begin = np.concatenate([-starts, starts], 1) if outputs.shape[1] > raw.shape[1] else starts
     for column in range(signed.shape[1]):
         target = column if signed.shape[1] > 1 else None
-        found = ig.explain(
+        attribution = ig.explain(
             model, rows, target=target, method="generalized", baseline=torch.from_numpy(X[:1])
         )
         change = signed[:, column] - begin[0, column]
-        np.testing.assert_allclose(found.values.sum(1).numpy(), change, atol=1e-10)
-        assert float(found.residual.abs().max()) < 1e-10
+        np.testing.assert_allclose(attribution.values.sum(1).numpy(), change, atol=1e-10)
+        assert float(attribution.residual.abs().max()) < 1e-10
 
 
 @pytest.mark.parametrize("name", ["symmetric", "leaf by leaf", "classes"])
@@ -92,18 +92,20 @@ def test_maps_by_brute_force(name: str) -> None:
     field = TreeField(model, target=lambda out: out[:, -1])
     nodes = field.ensemble.packed.nodes
     cuts = [np.unique(nodes["threshold"][nodes["feature"] == j]) for j in range(5)]
-    found = ig.methods.generalized(torch.from_numpy(X[20:40]))(field, torch.from_numpy(X[:20]))
+    attribution = ig.methods.generalized(torch.from_numpy(X[20:40]))(
+        field, torch.from_numpy(X[:20])
+    )
     expected = generalized_rows(lambda z: said(model, z)[:, -1], cuts, X[20:40], X[:20])
-    np.testing.assert_allclose(found.values.numpy(), expected, atol=1e-11)
+    np.testing.assert_allclose(attribution.values.numpy(), expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["two sides", "classes"])
 def test_probabilities(name: str) -> None:
     model = fitted(name)
     target = ig.targets.Probability(1)
-    found = ig.explain(model, X[:40], target=target, method="generalized", baseline="zero")
+    attribution = ig.explain(model, X[:40], target=target, method="generalized", baseline="zero")
     change = model.predict_proba(X[:40])[:, 1] - model.predict_proba(np.zeros((1, 5)))[0, 1]
-    np.testing.assert_allclose(found.values.sum(1).numpy(), change, atol=1e-10)
+    np.testing.assert_allclose(attribution.values.sum(1).numpy(), change, atol=1e-10)
 
 
 @pytest.mark.parametrize("mode", ["Min", "Max"])
@@ -115,10 +117,10 @@ def test_missing_values_go_where_the_library_sends_them(mode: str, policy: str) 
     np.testing.assert_allclose(
         field.value(torch.from_numpy(HOLES)).numpy(), said(model, HOLES)[:, 0], atol=1e-10
     )
-    found = ig.methods.generalized(torch.from_numpy(HOLES[100:200]))(
+    attribution = ig.methods.generalized(torch.from_numpy(HOLES[100:200]))(
         field, torch.from_numpy(HOLES[:100])
     )
-    assert float(found.residual.abs().max()) < 1e-10
+    assert float(attribution.residual.abs().max()) < 1e-10
 
 
 def test_missing_values_that_were_not_learnt_are_refused() -> None:

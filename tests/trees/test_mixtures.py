@@ -71,11 +71,13 @@ def test_a_network_and_trees_under_a_link() -> None:
         step = 2 * steep(z[:, 0] - 0.2) + steep(z[:, 1] - 0.4) * steep(z[:, 2] - 0.1)
         return (net(z)[:, 0] + step).sigmoid()
 
-    found = ig.methods.generalized(start, ig.rules.GaussLegendre(20))(field, x[None])
-    torch.testing.assert_close(found.values[0], mollified(smooth, start, x), rtol=0, atol=2e-3)
-    assert float(found.residual.abs().max()) < 1e-10
+    attribution = ig.methods.generalized(start, ig.rules.GaussLegendre(20))(field, x[None])
+    torch.testing.assert_close(
+        attribution.values[0], mollified(smooth, start, x), rtol=0, atol=2e-3
+    )
+    assert float(attribution.residual.abs().max()) < 1e-10
     default = ig.methods.generalized(start)(field, x[None])
-    torch.testing.assert_close(default.values, found.values, rtol=0, atol=1e-3)
+    torch.testing.assert_close(default.values, attribution.values, rtol=0, atol=1e-3)
 
 
 def test_a_tie_between_two_ensembles_under_a_product() -> None:
@@ -93,11 +95,11 @@ def test_a_stacker_of_two_forests_is_complete() -> None:
     field = Compose(
         lambda v: (1.5 * v[:, 0] - 0.4 * v[:, 1]).tanh(), TreeField(first), TreeField(second)
     )
-    found = explained(field, X[:20], X[20:40])
+    attribution = explained(field, X[:20], X[20:40])
     expected = np.tanh(1.5 * first.predict(X[:20]) - 0.4 * second.predict(X[:20]))
-    np.testing.assert_allclose(found.output.numpy(), expected, atol=1e-12)
-    assert float(found.residual.abs().max()) < 1e-10
-    assert float(found.error.max()) == 0
+    np.testing.assert_allclose(attribution.output.numpy(), expected, atol=1e-12)
+    assert float(attribution.residual.abs().max()) < 1e-10
+    assert float(attribution.error.max()) == 0
 
 
 def test_composition_of_smooth_fields_is_the_function() -> None:
@@ -110,9 +112,9 @@ def test_composition_of_smooth_fields_is_the_function() -> None:
     weight = torch.tensor([1.0, 2.0, 3.0]).double()
     whole = ig.fields.Function(lambda z: net(z)[:, 0] * (z @ weight))
     rule = ig.rules.GaussLegendre(12)
-    found = ig.methods.generalized(0.0, rule)(field, X[:5])
+    attribution = ig.methods.generalized(0.0, rule)(field, X[:5])
     expected = ig.methods.integrated(0.0, rule)(whole, X[:5])
-    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attribution.values, expected.values, rtol=0, atol=1e-12)
     ig.testing.check_field(field, X[:5])
 
 
@@ -128,15 +130,15 @@ def test_an_oblique_crossing() -> None:
     field = EmbeddedTrees(
         field_of([stump(0, 0.7, 0.0, 1.0)], features=1), lambda z: z[:, :1] ** 2 + z[:, 1:]
     )
-    found = explained(field, (start + step)[None], start)
-    torch.testing.assert_close(found.values[0], parts / parts.sum(), rtol=0, atol=1e-10)
-    np.testing.assert_allclose(found.values[0].numpy(), [0.5525, 0.4475], atol=5e-5)
+    attribution = explained(field, (start + step)[None], start)
+    torch.testing.assert_close(attribution.values[0], parts / parts.sum(), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(attribution.values[0].numpy(), [0.5525, 0.4475], atol=5e-5)
 
     def smooth(z: Tensor) -> Tensor:
         return steep(z[:, 0] ** 2 + z[:, 1] - 0.7)
 
     limit = mollified(smooth, start, start + step)
-    torch.testing.assert_close(found.values[0], limit, rtol=0, atol=1e-3)
+    torch.testing.assert_close(attribution.values[0], limit, rtol=0, atol=1e-3)
 
 
 def test_two_surfaces_at_one_time() -> None:
@@ -145,9 +147,9 @@ def test_two_surfaces_at_one_time() -> None:
         field_of([both((0, 1.0), (1, 1.0), 8.0)]),
         lambda z: torch.stack([z[:, 0] + z[:, 1], 2 * z[:, 1]], 1),
     )
-    found = explained(field, [[1.0, 1.0]])
+    attribution = explained(field, [[1.0, 1.0]])
     torch.testing.assert_close(
-        found.values, torch.tensor([[2.0, 6.0]]).double(), rtol=0, atol=1e-12
+        attribution.values, torch.tensor([[2.0, 6.0]]).double(), rtol=0, atol=1e-12
     )
 
 
@@ -157,9 +159,9 @@ def test_trees_on_a_linear_embedding_of_one_feature_each_are_the_trees() -> None
     forest = sk.RandomForestRegressor(8, max_depth=4, random_state=0)
     forest.fit((X * scale).numpy(), Y)
     trees = TreeField(forest)
-    found = explained(EmbeddedTrees(trees, lambda z: z * scale), X[:6], X[6:12])
+    attribution = explained(EmbeddedTrees(trees, lambda z: z * scale), X[:6], X[6:12])
     expected = explained(trees, X[:6] * scale, X[6:12] * scale)
-    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-9)
+    torch.testing.assert_close(attribution.values, expected.values, rtol=0, atol=1e-9)
 
 
 def test_trees_on_the_embedding_of_a_network() -> None:
@@ -169,8 +171,8 @@ def test_trees_on_the_embedding_of_a_network() -> None:
         places = embedding(X).numpy()
     trees = TreeField(sk.GradientBoostingRegressor(n_estimators=10, random_state=0).fit(places, Y))
     field = EmbeddedTrees(trees, embedding)
-    found = explained(field, X[:8])
-    assert float(found.residual.abs().max()) < 1e-10
+    attribution = explained(field, X[:8])
+    assert float(attribution.residual.abs().max()) < 1e-10
     ig.testing.check_field(field, X[:4], differentiable=False)
     stacked = Compose(
         lambda v: v.sum(1).tanh(),

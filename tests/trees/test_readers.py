@@ -32,15 +32,15 @@ KIND = np.array([2, 0, 5, 1, 3, 4])[X[:, 3].astype(int)]  # no order that a thre
 
 def agree(model: Any, rows: Any, predict: Any, tolerance: float = 1e-10) -> TreeField:
     field = TreeField(model)
-    found = field.value(torch.from_numpy(rows)).numpy()
-    np.testing.assert_allclose(found, predict(rows), atol=tolerance)
+    values = field.value(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(values, predict(rows), atol=tolerance)
     return field
 
 
 def complete(field: TreeField, rows: Any, starts: Any) -> ig.Attribution:
-    found = ig.methods.generalized(torch.from_numpy(starts))(field, torch.from_numpy(rows))
-    assert float(found.residual.abs().max()) < 1e-10
-    return found
+    attribution = ig.methods.generalized(torch.from_numpy(starts))(field, torch.from_numpy(rows))
+    assert float(attribution.residual.abs().max()) < 1e-10
+    return attribution
 
 
 # --- missing values ---------------------------------------------------------------------------------------------------
@@ -59,9 +59,9 @@ def complete(field: TreeField, rows: Any, starts: Any) -> ig.Attribution:
 def test_missing_values_go_where_the_library_sends_them(model: Any, tolerance: float) -> None:
     field = agree(model.fit(HOLES, HOLES_Y), HOLES, model.predict, tolerance)
     assert field.takes_missing
-    found = complete(field, HOLES[:100], HOLES[100:200])
+    attribution = complete(field, HOLES[:100], HOLES[100:200])
     still = np.isnan(HOLES[:100]) & np.isnan(HOLES[100:200])
-    assert not found.values.numpy()[still].any()  # missing at both ends: it did not move
+    assert not attribution.values.numpy()[still].any()  # missing at both ends: it did not move
 
 
 def test_a_missing_value_switches_halfway() -> None:
@@ -79,11 +79,11 @@ def test_a_missing_value_switches_halfway() -> None:
     )
     for threshold, expected in ((0.25, [-4.0, 5.0]), (0.75, [0.0, 1.0]), (0.5, [-2.0, 3.0])):
         tree.threshold[0] = threshold
-        made = TreeEnsemble([tree], 2, np.zeros(1))
+        ensemble = TreeEnsemble([tree], 2, np.zeros(1))
         x, start = np.ones((1, 2)), np.array([[np.nan, 0.0]])
-        shares = made.shares(made.prepared(start), made.prepared(x), np.ones((1, 1)))
+        shares = ensemble.shares(ensemble.prepared(start), ensemble.prepared(x), np.ones((1, 1)))
         assert shares.tolist() == [expected]
-        back = made.shares(made.prepared(x), made.prepared(start), np.ones((1, 1)))
+        back = ensemble.shares(ensemble.prepared(x), ensemble.prepared(start), np.ones((1, 1)))
         assert back.tolist() == [[-number for number in expected]]
 
 
@@ -101,17 +101,17 @@ def test_a_model_trained_on_a_frame_is_explained_without_a_word_about_names(mode
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=[f"column {i}" for i in range(X.shape[1])])
     model.fit(frame, Y)
-    found = ig.explain(model, frame[:5], method="generalized", baseline=frame.median())
-    assert found.feature_names == tuple(frame.columns)
-    np.testing.assert_allclose(found.output, model.predict(frame[:5]), atol=1e-6)
+    attribution = ig.explain(model, frame[:5], method="generalized", baseline=frame.median())
+    assert attribution.feature_names == tuple(frame.columns)
+    np.testing.assert_allclose(attribution.output, model.predict(frame[:5]), atol=1e-6)
 
 
 def test_missing_values_at_every_door() -> None:
     model = sk.HistGradientBoostingRegressor(max_iter=20).fit(HOLES, HOLES_Y)
-    found = ig.explain(
+    attribution = ig.explain(
         model, HOLES[:20], method="generalized", baseline=torch.from_numpy(HOLES[20:40])
     )
-    assert float(found.residual.abs().max()) < 1e-10
+    assert float(attribution.residual.abs().max()) < 1e-10
     several = ig.explain(
         model, HOLES[:20], method="generalized", baseline=[0.0, torch.from_numpy(HOLES[5])]
     )
@@ -186,10 +186,10 @@ def test_categories(kind: str) -> None:
     # Between equal numbers, with another category: one feature did it, whatever lies between.
     other = X[:80].copy()
     other[:, 3] = 5 - other[:, 3]
-    found = complete(field, other, X[:80])
+    attribution = complete(field, other, X[:80])
     change = predict(other) - predict(X[:80])
-    np.testing.assert_allclose(found.values[:, 3].numpy(), change, atol=2e-5)
-    assert float(found.values[:, :3].abs().max()) == 0
+    np.testing.assert_allclose(attribution.values[:, 3].numpy(), change, atol=2e-5)
+    assert float(attribution.values[:, :3].abs().max()) == 0
 
 
 def test_categories_between_other_columns() -> None:
@@ -372,9 +372,9 @@ def test_predicted_and_several_targets() -> None:
 def test_several_questions_of_one_forest() -> None:
     both = np.column_stack([KIND, KIND > 2]).astype(int)
     model = sk.RandomForestClassifier(10, random_state=0).fit(X, both)
-    found = ig.explain(model, X[:9], target=(0, 4), method="generalized")
+    attribution = ig.explain(model, X[:9], target=(0, 4), method="generalized")
     change = model.predict_proba(X[:9])[0][:, 4] - model.predict_proba(np.zeros((1, 4)))[0][0, 4]
-    np.testing.assert_allclose(found.values.sum(1).numpy(), change, atol=1e-12)
+    np.testing.assert_allclose(attribution.values.sum(1).numpy(), change, atol=1e-12)
 
 
 def test_early_stopping_explains_the_trees_that_predict() -> None:
@@ -398,8 +398,8 @@ def test_a_field_that_adopts_models_of_its_own() -> None:
             return cls(torch.tensor([model.weight, 0.0]))
 
     ig.fields.adopt(SlopeField)
-    found = ig.explain(Slope(), torch.ones(2, 2), method="generalized")
-    assert found.values.tolist() == [[3.0, 0.0]] * 2
+    attribution = ig.explain(Slope(), torch.ones(2, 2), method="generalized")
+    assert attribution.values.tolist() == [[3.0, 0.0]] * 2
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------

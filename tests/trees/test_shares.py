@@ -58,8 +58,8 @@ def both(first: tuple[int, float], second: tuple[int, float], value: float) -> T
 def field_of(
     trees: list[Tree], features: int = 2, inclusive: bool = True, **rest: Any
 ) -> TreeField:
-    made = TreeEnsemble(trees, features, np.zeros(1), inclusive=inclusive, **rest)
-    return TreeField(TreeModel(made, Regression(), "by hand"))
+    ensemble = TreeEnsemble(trees, features, np.zeros(1), inclusive=inclusive, **rest)
+    return TreeField(TreeModel(ensemble, Regression(), "by hand"))
 
 
 def explained(field: ig.fields.Field, x: Any, baseline: Any = 0.0) -> ig.Attribution:
@@ -73,26 +73,26 @@ def test_golden_of_trees_and_a_product() -> None:
     """F = 1.5 [x1 > 0.3] + 2 [x1 > 0.3] [x2 > 0.5] + x1 x2 from 0 to (1, 1) → (2.0, 2.5)."""
     trees = field_of([stump(0, 0.3, 0.0, 1.5), both((0, 0.3), (1, 0.5), 2.0)])
     product = ig.fields.Monomial(torch.tensor([1, 1]))
-    found = explained(ig.fields.Sum([trees, product]), [[1.0, 1.0]])
+    attribution = explained(ig.fields.Sum([trees, product]), [[1.0, 1.0]])
     torch.testing.assert_close(
-        found.values, torch.tensor([[2.0, 2.5]]).double(), rtol=0, atol=1e-12
+        attribution.values, torch.tensor([[2.0, 2.5]]).double(), rtol=0, atol=1e-12
     )
 
 
 def test_golden_of_a_tie() -> None:
-    found = explained(field_of([both((0, 0.5), (1, 0.5), 1.0)]), [[1.0, 1.0]])
-    assert found.values.tolist() == [[0.5, 0.5]]
-    assert found.error.tolist() == [0.0]
-    assert bool(found.converged.all())
+    attribution = explained(field_of([both((0, 0.5), (1, 0.5), 1.0)]), [[1.0, 1.0]])
+    assert attribution.values.tolist() == [[0.5, 0.5]]
+    assert attribution.error.tolist() == [0.0]
+    assert bool(attribution.converged.all())
 
 
 def test_golden_of_a_tie_with_a_part_of_its_own() -> None:
     """s(x1) s(x2) + 0.3 s(x1), both at 0.5 → (0.8, 0.5)."""
-    found = explained(
+    attribution = explained(
         field_of([both((0, 0.5), (1, 0.5), 1.0), stump(0, 0.5, 0, 0.3)]), [[1.0, 1.0]]
     )
     torch.testing.assert_close(
-        found.values, torch.tensor([[0.8, 0.5]], dtype=torch.float64), rtol=0, atol=1e-15
+        attribution.values, torch.tensor([[0.8, 0.5]], dtype=torch.float64), rtol=0, atol=1e-15
     )
 
 
@@ -107,8 +107,8 @@ def test_a_tie_of_all_features_is_the_shapley_value_of_the_baseline_game() -> No
         return field.value(torch.from_numpy(z)).numpy()
 
     expected = generalized(predict, [np.array([0.5])] * 6, np.zeros(6), np.ones(6))
-    found = explained(field, np.ones((1, 6)))
-    np.testing.assert_allclose(found.values[0].numpy(), expected, atol=1e-13)
+    attribution = explained(field, np.ones((1, 6)))
+    np.testing.assert_allclose(attribution.values[0].numpy(), expected, atol=1e-13)
 
 
 # --- ends on thresholds -----------------------------------------------------------------------------------------------
@@ -120,9 +120,9 @@ def test_jumps_at_the_ends(inclusive: bool, b: float, x: float) -> None:
     """A number equal to a threshold is on the side that the library says, at either end."""
     right = (lambda z: z > 0.5) if inclusive else (lambda z: z >= 0.5)
     field = field_of([stump(0, 0.5, 1.0, 4.0)], inclusive=inclusive)
-    found = explained(field, [[x, 7.0]], torch.tensor([b, 0.0]).double())
-    assert found.values.tolist() == [[3.0 * (right(x) - right(b)), 0.0]]
-    assert float(found.residual) == 0
+    attribution = explained(field, [[x, 7.0]], torch.tensor([b, 0.0]).double())
+    assert attribution.values.tolist() == [[3.0 * (right(x) - right(b)), 0.0]]
+    assert float(attribution.residual) == 0
 
 
 GRID = np.random.default_rng(5).integers(0, 4, size=(300, 4)) / 4.0
@@ -142,12 +142,12 @@ def test_ties_and_ends_by_brute_force(model: Any) -> None:
     forest = model(12, max_depth=5, random_state=0).fit(GRID, GRID_Y)
     thresholds = cuts_of([t.tree_ for t in forest.estimators_], 4)
     rows, starts = np.random.default_rng(8).choice(GRID, (2, 1000))
-    found = explained(TreeField(forest), rows, torch.from_numpy(starts))
+    attribution = explained(TreeField(forest), rows, torch.from_numpy(starts))
     expected = generalized_rows(forest.predict, thresholds, starts, rows)
-    np.testing.assert_allclose(found.values.numpy(), expected, atol=1e-11)
-    one = explained(TreeField(forest), rows, torch.from_numpy(starts[0]))
+    np.testing.assert_allclose(attribution.values.numpy(), expected, atol=1e-11)
+    from_first = explained(TreeField(forest), rows, torch.from_numpy(starts[0]))
     expected = generalized_rows(forest.predict, thresholds, np.tile(starts[0], (1000, 1)), rows)
-    np.testing.assert_allclose(one.values.numpy(), expected, atol=1e-11)
+    np.testing.assert_allclose(from_first.values.numpy(), expected, atol=1e-11)
 
 
 def test_ties_through_a_link_by_brute_force() -> None:
@@ -156,12 +156,12 @@ def test_ties_through_a_link_by_brute_force() -> None:
     thresholds = cuts_of([t.tree_ for t in model.estimators_.ravel()], 4)
     rows, starts = GRID[:15], GRID[15:30]
     field = TreeField(model, ig.targets.Probability(2))
-    found = explained(field, rows, torch.from_numpy(starts))
+    attribution = explained(field, rows, torch.from_numpy(starts))
     expected = [
         generalized(lambda z: model.predict_proba(z)[:, 2], thresholds, b, x)
         for b, x in zip(starts, rows, strict=True)
     ]
-    np.testing.assert_allclose(found.values.numpy(), np.array(expected), atol=1e-11)
+    np.testing.assert_allclose(attribution.values.numpy(), np.array(expected), atol=1e-11)
 
 
 def test_numbers_equal_to_thresholds_of_xgboost_by_brute_force() -> None:
@@ -175,12 +175,12 @@ def test_numbers_equal_to_thresholds_of_xgboost_by_brute_force() -> None:
     ]
     draws = np.random.default_rng(2)
     ends = np.stack([draws.choice(cut, 40) for cut in cuts], 1)
-    found = explained(field, ends[:20], torch.from_numpy(ends[20:]))
+    attribution = explained(field, ends[:20], torch.from_numpy(ends[20:]))
     expected = [
         generalized(lambda z: model.predict(z).astype(np.float64), cuts, b, x)
         for b, x in zip(ends[20:], ends[:20], strict=True)
     ]
-    np.testing.assert_allclose(found.values.numpy(), np.array(expected), atol=2e-5)
+    np.testing.assert_allclose(attribution.values.numpy(), np.array(expected), atol=2e-5)
 
 
 # --- every library ----------------------------------------------------------------------------------------------------
@@ -283,15 +283,15 @@ def test_trees_say_what_the_library_says_and_maps_add_up(name: str) -> None:
     np.testing.assert_allclose(outputs, signed, atol=tolerance)
     for column in range(signed.shape[1]):
         target = column if signed.shape[1] > 1 else None
-        found = ig.explain(
+        attribution = ig.explain(
             model, rows, target=target, method="generalized", baseline=torch.from_numpy(X[:1])
         )
         change = raw[:, column % raw.shape[1]] - starts[0, column % raw.shape[1]]
         change = -change if outputs.shape[1] > raw.shape[1] and column == 0 else change
-        np.testing.assert_allclose(found.values.sum(1).numpy(), change, atol=2 * tolerance)
-        assert float(found.residual.abs().max()) < 1e-10
-        assert float(found.error.max()) == 0
-        assert bool(found.converged.all())
+        np.testing.assert_allclose(attribution.values.sum(1).numpy(), change, atol=2 * tolerance)
+        assert float(attribution.residual.abs().max()) < 1e-10
+        assert float(attribution.error.max()) == 0
+        assert bool(attribution.converged.all())
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "classes" in name or "sides" in name])
@@ -299,17 +299,17 @@ def test_probabilities(name: str) -> None:
     model = fitted(name)
     rows = np.random.default_rng(4).normal(size=(60, 5))
     target = ig.targets.Probability(1)
-    found = ig.explain(model, rows, target=target, method="generalized", baseline="zero")
+    attribution = ig.explain(model, rows, target=target, method="generalized", baseline="zero")
     difference = model.predict_proba(rows)[:, 1] - model.predict_proba(np.zeros((1, 5)))[0, 1]
-    np.testing.assert_allclose(found.values.sum(1).numpy(), difference, atol=2e-6)
-    assert float(found.residual.abs().max()) < 1e-10
+    np.testing.assert_allclose(attribution.values.sum(1).numpy(), difference, atol=2e-6)
+    assert float(attribution.residual.abs().max()) < 1e-10
 
 
 def test_probability_of_margins_between_jumps() -> None:
     """Jump by jump on random rows, where no two features cross together: brute force on the library's probabilities."""
     model = sk.GradientBoostingClassifier(n_estimators=10, random_state=0).fit(X, CLASS)
     thresholds = cuts_of([t.tree_ for t in model.estimators_.ravel()], 5)
-    found = ig.explain(
+    attribution = ig.explain(
         model,
         X[:8],
         target=ig.targets.Probability(0),
@@ -320,7 +320,7 @@ def test_probability_of_margins_between_jumps() -> None:
         generalized(lambda z: model.predict_proba(z)[:, 0], thresholds, X[8 + i], X[i])
         for i in range(8)
     ]
-    np.testing.assert_allclose(found.values.numpy(), np.array(expected), atol=1e-12)
+    np.testing.assert_allclose(attribution.values.numpy(), np.array(expected), atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -389,12 +389,16 @@ def test_many_references_of_few_examples() -> None:
     model = fitted("boosting classes")
     rows, references = torch.from_numpy(X[:3]), torch.from_numpy(X[100:140])
     for some in (rows, rows[:1], torch.from_numpy(X[:70])):
-        found = ig.explain(model, some, target=2, method="generalized", baseline=list(references))
+        attribution = ig.explain(
+            model, some, target=2, method="generalized", baseline=list(references)
+        )
         each = [
             ig.explain(model, some, target=2, method="generalized", baseline=reference).values
             for reference in references
         ]
-        torch.testing.assert_close(found.values, torch.stack(each).mean(0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            attribution.values, torch.stack(each).mean(0), rtol=0, atol=1e-12
+        )
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
@@ -440,18 +444,18 @@ def test_many_switches_of_a_sum_need_no_coalitions() -> None:
     """Forty features that all switch at once: the sum over trees is exact where coalitions are beyond asking."""
     trees = [both((2 * j, 0.5), (2 * j + 1, 0.5), 1.0) for j in range(20)]
     assert explained(field_of(trees, 40), np.ones((1, 40))).values.tolist() == [[0.5] * 40]
-    made = TreeModel(TreeEnsemble(trees, 40, np.zeros(1)), Regression(), "by hand")
-    curved = TreeField(made, target=lambda out: out[:, 0].exp())
+    model = TreeModel(TreeEnsemble(trees, 40, np.zeros(1)), Regression(), "by hand")
+    curved = TreeField(model, target=lambda out: out[:, 0].exp())
     with pytest.raises(ig.errors.InputError, match="40 features jump at one time"):
         explained(curved, np.ones((1, 40)))
 
 
 def test_huge_and_tiny_numbers() -> None:
     field = field_of([stump(0, 1e308, 0.0, 1.0), stump(1, 1e-308, 0.0, 1.0)])
-    found = explained(
+    attribution = explained(
         field, [[1.7e308, 2e-308]], torch.tensor([-1.7e308, -2e-308], dtype=torch.float64)
     )
-    assert found.values.tolist() == [[1.0, 1.0]]
+    assert attribution.values.tolist() == [[1.0, 1.0]]
     single = ig.methods.generalized()(field, torch.ones(3, 2))
     assert single.values.dtype == torch.float32
     assert math.isfinite(float(single.values.sum()))

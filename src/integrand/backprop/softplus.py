@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..core.torch_calls import Arguments, Function, Keywords
-from .secant.kinks import KINKS
-from .secant.rows import tensors
-from .secant.table import spelled
+from .chords.kinks import KINKS
+from .chords.rows import tensors
+from .chords.table import spelled
 
 _STRAIGHT = 40.0  # β u from which on softplus is the identity, also in float64
 

@@ -207,7 +207,7 @@ class Corners(OfEach):
     Per channel; the four patch means are averaged.
 
     Args:
-        share: the side of a corner's patch, as a part of the image's.
+        share: the side of a corner's patch, as a fraction of the image's.
         label: what reports call it.
 
     Raises:
@@ -230,7 +230,7 @@ class Corners(OfEach):
     def __post_init__(self) -> None:
         if not 0 < self.share <= 0.5:
             raise BaselineError(
-                f"share is the part of the height that a corner takes, above 0 and up to 0.5, not {self.share}."
+                f"share is the fraction of the height that a corner takes, above 0 and up to 0.5, not {self.share}."
             )
 
     def of(self, x: Tensor, field: Field) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .adopt import as_baseline
-from .base import Baseline, StartLike
+from .base import Baseline
 from .fixed import Constant
 from .image import Blurred, Corners, Mean, Median, black, grey, white
 from .imputation import Imputed, MeanLeft
@@ -29,6 +29,6 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
 """Baselines that go by a name alone."""
 
 
-def baseline_of(value: StartLike) -> Baseline:
+def baseline_of(value: object) -> Baseline:
     """Convert a number, tensor, array, name, list or callable to a ``Baseline``."""
     return as_baseline(value, BASELINES)

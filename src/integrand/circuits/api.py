@@ -18,6 +18,7 @@ from ..core.options import check_choice, whole
 from ..core.random import generator
 from ..errors import InputError, NonFiniteGradient
 from ..integration.cost import Cost, peak_of
+from ..integration.running_mean import RunningMean
 from ..model.autograd import gradients
 from ..model.borrowed import borrowed
 from ..rules.quadrature import GaussLegendre, Quadrature, Right
@@ -127,9 +128,9 @@ def edges(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     job.follow(backward)
-    scores, nodes = _RunningMean(), _RunningMean()
+    scores, nodes = _MeanOverPairs(), _MeanOverPairs()
     with job.running():
-        estimates = _RunningSums()
+        estimates = _RuleDifference()
         for contrast in job.contrasts():
             both = _edges_of(contrast, job, method, steps, rule)
             scores.add(both[0])
@@ -190,7 +191,7 @@ def nodes(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     job.follow(backward)
-    scores, estimates = _RunningMean(), _RunningSums()
+    scores, estimates = _MeanOverPairs(), _RuleDifference()
     with job.running():
         for contrast in job.contrasts():
             both = _nodes_of(contrast, job, method, steps, rule)
@@ -553,43 +554,32 @@ def _losses(contrast: Contrast, job: CircuitJob, places: Sequence[tuple[int, int
 # --- means over pairs -------------------------------------------------------------------------------------------------
 
 
-class _RunningMean:
+class _MeanOverPairs:
     """The mean over pairs and its standard error, a few pairs at a time."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._mean: Tensor | None = None
-        self._squares: Tensor | None = None
+        self._running: RunningMean | None = None
 
     def add(self, scores: Tensor) -> None:
         """More pairs (P, …)."""
-        count, mean = len(scores), scores.mean(0)
-        squares = (scores - mean).square().sum(0)
-        if self._mean is None or self._squares is None:
-            self.count, self._mean, self._squares = count, mean, squares
-            return
-        total = self.count + count
-        apart = mean - self._mean
-        self._squares = self._squares + squares + apart.square() * (self.count * count / total)
-        self._mean = self._mean + apart * (count / total)
-        self.count = total
+        if self._running is None:
+            self._running = RunningMean(scores[:1])
+        self._running.add(scores[:, None])
 
     @property
     def mean(self) -> Tensor:
         """(…) of all pairs."""
-        assert self._mean is not None
-        return self._mean
+        assert self._running is not None
+        return self._running.value[0]
 
     @property
     def standard_error(self) -> Tensor:
         """(…) of the mean; NaN for one pair."""
-        assert self._squares is not None
-        if self.count < 2:
-            return torch.full_like(self._squares, float("nan"))
-        return (self._squares / (self.count - 1) / self.count).sqrt()
+        assert self._running is not None
+        return (self._running.variance()[0] / self._running.count).sqrt()
 
 
-class _RunningSums:
+class _RuleDifference:
     """Scores by a rule and by a coarser one, summed over pairs."""
 
     def __init__(self) -> None:

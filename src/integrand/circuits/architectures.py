@@ -252,7 +252,7 @@ def decoder_of(model: LanguageModel, architecture: Architecture | None = None) -
 
 
 def _described(model: LanguageModel) -> Architecture:
-    kind = model.setting("model_type", of=getattr(model.module, "config", None))
+    kind = model.setting("model_type", of=model.module_config)
     if kind not in ARCHITECTURES:
         raise ModelError(
             f"There is no description of {model.name} (model_type {kind!r}) among {', '.join(ARCHITECTURES)}: say which of its modules write "

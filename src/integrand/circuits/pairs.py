@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ from ..text.encoding import (
 )
 from ..text.forward import OutputReader
 from ..text.layout import Row
-from ..text.models import CAUSAL, OTHER, LanguageModel, TokenizerLike, tokenizer_of
+from ..text.models import CAUSAL, OTHER, LanguageModel, Tokenizer, TokenizerLike, tokenizer_of
 from ..text.questions import Asker
 from ..text.targets import Continuation, NextToken, Span
 
@@ -58,7 +57,7 @@ class _OfLogits:
 
     function: Callable[[Tensor], Tensor]
 
-    def __call__(self, outputs: Any) -> Tensor:
+    def __call__(self, outputs: object) -> Tensor:
         logits = output_tensor(outputs)
         half = logits.dtype in (torch.float16, torch.bfloat16)
         return self.function(logits.float() if half else logits)
@@ -196,17 +195,16 @@ def in_words(prompts: Prompts) -> bool:
     return isinstance(prompts, str) or any(isinstance(entry, str) for entry in prompts)
 
 
-def _encoded(prompts: Any, tokenizer: Any, model: LanguageModel) -> list[Encoded]:
+def _encoded(prompts: Prompts, tokenizer: Tokenizer | None, model: LanguageModel) -> list[Encoded]:
     if isinstance(prompts, Tensor):
         if prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
             raise InputError(
                 f"Token ids are whole numbers (T) or (B, T), not {prompts.dtype} {describe(prompts.shape)}."
             )
         prompts = prompts.tolist()
-    words = in_words(prompts)
-    if words and tokenizer is None:
-        raise InputError("Prompts in words need tokenizer=; without one give token ids.")
-    if words:
+    if in_words(prompts):
+        if tokenizer is None:
+            raise InputError("Prompts in words need tokenizer=; without one give token ids.")
         return [encode(tokenizer, text, model) for text in listed_texts(prompts)]
     listed = list(prompts)
     if not listed:
@@ -217,10 +215,10 @@ def _encoded(prompts: Any, tokenizer: Any, model: LanguageModel) -> list[Encoded
     return [encoded_ids(row, (), tokenizer, model) for row in rows]
 
 
-def _questions(metric: Any, texts: Sequence[Encoded], asker: Asker) -> Questions:
+def _questions(metric: Metric, texts: Sequence[Encoded], asker: Asker) -> Questions:
     listed = isinstance(metric, list | tuple) and all(isinstance(m, _TEXT_TARGETS) for m in metric)
     if isinstance(metric, _TEXT_TARGETS) or listed:
-        questions = ask(list(metric) if listed else metric, texts, asker)
+        questions = ask([*metric] if isinstance(metric, list | tuple) else metric, texts, asker)
         if len(questions.questions[0].passes) != 1:
             raise TargetError(
                 "Two continuations of different length are read in two passes, which have no stream in common: compare tokens that follow the "
@@ -248,12 +246,12 @@ def _groups(
         asked = questions.questions[number].passes[0] if questions.questions else None
         kinds.setdefault((len(text), len(asked.tail) if asked else 0), []).append(number)
     for numbers in kinds.values():
-        own = questions.at(numbers) if questions.questions else questions
+        group_questions = questions.at(numbers) if questions.questions else questions
         arranged = []
         for side in texts:
             rows = [Row(side[i].ids, tuple(range(len(side[i])))) for i in numbers]
-            (entries,) = passes(own, rows, asker.model, asker.pad)
+            (entries,) = passes(group_questions, rows, asker.model, asker.pad)
             given = torch.tensor([row.ids for row in rows], device=asker.model.device)
             arranged.append({**entries, "given": given})
-        reader = OutputReader(asker.model, own.score)
-        yield Group(reader, own.target, torch.tensor(numbers), *arranged)
+        reader = OutputReader(asker.model, group_questions.score)
+        yield Group(reader, group_questions.target, torch.tensor(numbers), *arranged)

@@ -214,11 +214,11 @@ def along(
                     f"No gradient leads from the metric to the {branch[0]} of layer {branch[1]}: it has to be a differentiable function of the "
                     "logits (no argmax, no item())."
                 )
-            found = slopes([value.sum()], wanted)
+            wanted_slopes = slopes([value.sum()], wanted)
         contrast.count.backward(len(rows))
         known = {
             id(tensor): slope
-            for tensor, slope in zip(wanted, found, strict=True)
+            for tensor, slope in zip(wanted, wanted_slopes, strict=True)
             if slope is not None
         }
         yield Sloped(pairs, nodes.weights[:, first : first + at_once], record, known)
@@ -310,8 +310,8 @@ def node_scores(
         mean = sloped.mean(slope, 1).to(into.dtype)  # (2, P, T, D)
         if kind == ATTENTION:
             first, second = (
-                contrast.matrices.written(layer, one.mixed[layer], one.raw[layer])
-                for one in (contrast.clean, contrast.corrupt)
+                contrast.matrices.written(layer, prompts.mixed[layer], prompts.raw[layer])
+                for prompts in (contrast.clean, contrast.corrupt)
             )
             written = first - second
         else:

@@ -38,10 +38,10 @@ def sites(model: ModelLike, architecture: Architecture | None = None) -> dict[st
     language = language_model(model, None if architecture is None else architecture.embeddings)
     decoder = decoder_of(language, architecture)
     names: dict[nn.Module, str] = {module: name for name, module in language.module.named_modules()}
-    found: dict[str, Site] = {}
+    by_name: dict[str, Site] = {}
     for layer, block in enumerate(decoder.blocks):
-        found[f"stream{layer}"] = Site(names[block.module], "input", tensor=0)
-        found[f"a{layer}"] = Site(names[block.attention_output], "input", tensor=0)
-        found[f"m{layer}"] = Site(names[block.mlp_added], tensor=0)
+        by_name[f"stream{layer}"] = Site(names[block.module], "input", tensor=0)
+        by_name[f"a{layer}"] = Site(names[block.attention_output], "input", tensor=0)
+        by_name[f"m{layer}"] = Site(names[block.mlp_added], tensor=0)
     last = Site(names[decoder.final_norm], "input", tensor=0)
-    return {**found, f"stream{len(decoder.blocks)}": last}
+    return {**by_name, f"stream{len(decoder.blocks)}": last}

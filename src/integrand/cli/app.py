@@ -52,7 +52,7 @@ Seed = Annotated[
 Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")]
 Optimize = Annotated[
     bool,
-    typer.Option("--optimize", help="Run a faster double of the model; maps agree to rounding."),
+    typer.Option("--optimize", help="Run a faster copy of the model; maps agree to rounding."),
 ]
 
 
@@ -273,7 +273,8 @@ def explain(
             )
         if not images:
             raise InputError("There is nothing to explain: give pictures, or --text.")
-        from .explain import ExplainOptions, run
+        from .explain import run
+        from .session import ExplainOptions
 
         request = ExplainOptions(
             images=tuple(images),

@@ -32,9 +32,9 @@ from ..errors import ImageError, InputError, IntegrandWarning, UnknownName
 from ..images import REGISTRY, load_model, title, titles
 from ..report.comparison import page
 from . import console, presets
-from .explain import ExplainOptions as Explaining
-from .explain import Session
 from .pages import claimed
+from .session import ExplainOptions as Explaining
+from .session import Session
 from .signals import undisturbed
 
 
@@ -80,17 +80,17 @@ def _run(request: CompareOptions, sure: Inference) -> int:
         console.note(
             f"{model.name} is taken to want {model.size} x {model.size} pixels and {model.normalisation}."
         )
-    desk = Session(
+    session = Session(
         Explaining(request.images, baselines=request.baselines, references=request.references),
         model,
     )
-    sources, x = _pictures(desk)
-    with desk.hearing():
+    sources, x = _pictures(session)
+    with session.hearing():
         logits = model.logits(x)
         target: Any = logits.argmax(1)
         if request.target != "predicted":
             target = model.find(request.target, logits.shape[1])
-        methods = _methods(request, desk, x, logits)
+        methods = _methods(request, session, x, logits)
         vary = _vary(request)
         console.note(
             f"{len(sources)} pictures, {len(methods)} methods, {len(request.metrics)} metrics."
@@ -116,7 +116,7 @@ def _run(request: CompareOptions, sure: Inference) -> int:
                 progress=lambda finished, total: bars.update(task, completed=finished, total=total),
             )
     _tell(comparison)
-    desk.tell_heard()
+    session.tell_heard()
     with undisturbed(), warnings.catch_warnings():
         warnings.simplefilter("ignore", IntegrandWarning)
         comparison.save(request.out, page=False)
@@ -124,7 +124,7 @@ def _run(request: CompareOptions, sure: Inference) -> int:
             request.out / "index.html", page(comparison, title=f"Which method for {model.name}?")
         )
     console.out().print(Text(f"Wrote {request.out / 'index.html'}", "bold"), soft_wrap=True)
-    return 1 if desk.passed_over or comparison.scores.reasons else 0
+    return 1 if session.passed_over or comparison.scores.reasons else 0
 
 
 def _check_packages() -> None:
@@ -138,13 +138,13 @@ def _check_packages() -> None:
 # --- pictures and methods ---------------------------------------------------------------------------------------------
 
 
-def _pictures(desk: Session) -> tuple[list[str], Tensor]:
+def _pictures(session: Session) -> tuple[list[str], Tensor]:
     """Those that can be read, as one batch."""
     sources: list[str] = []
     tensors: list[Tensor] = []
-    for source in desk.images:
-        with desk.passing_over():
-            tensors.append(desk.model.prepare(source))
+    for source in session.images:
+        with session.passing_over():
+            tensors.append(session.model.prepare(source))
             sources.append(source)
     if not tensors:
         raise InputError("None of the pictures can be read, so there is nothing to compare on.")
@@ -167,26 +167,28 @@ def _check_methods(names: Sequence[str]) -> None:
             )
 
 
-def _methods(request: CompareOptions, desk: Session, x: Tensor, logits: Tensor) -> dict[str, Any]:
+def _methods(
+    request: CompareOptions, session: Session, x: Tensor, logits: Tensor
+) -> dict[str, Any]:
     """Every method set up once, for all pictures."""
     wanted = {name: presets.wants(name, request.baselines) for name in request.methods}
     setting: dict[str, Any] = {"baselines": request.baselines, "tol": request.tol}
-    if "pool" in wanted.values() and desk.pool is not None:
-        pool, said_of_pool = desk.pool
+    if "pool" in wanted.values() and session.pool is not None:
+        pool, said_of_pool = session.pool
         different = (
             said_of_pool.argmax(1)[None] != logits.argmax(1)[:, None]
         )  # of each picture, which of the pool
         setting |= {"pool": pool, "others": int(different.sum(1).min())}
-    if any(desk.takes_photo(wants) for wants in wanted.values()):
-        setting["photo"], setting["photo_name"] = _photo(desk, x)
+    if any(session.takes_photo(wants) for wants in wanted.values()):
+        setting["photo"], setting["photo_name"] = _photo(session, x)
     return {name: presets.method(name, presets.PresetInputs(**setting)) for name in request.methods}
 
 
-def _photo(desk: Session, x: Tensor) -> tuple[Tensor | None, str]:
+def _photo(session: Session, x: Tensor) -> tuple[Tensor | None, str]:
     """One photograph that is none of the pictures, and what it is called."""
-    for source in (*desk.references, *desk.shipped):
+    for source in (*session.references, *session.shipped):
         try:
-            photo = desk.model.prepare(source)
+            photo = session.model.prepare(source)
         except ImageError:
             continue
         if not bool((photo == x).flatten(1).all(1).any()):

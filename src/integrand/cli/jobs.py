@@ -68,9 +68,9 @@ def explained(
     threads = max(1, torch.get_num_threads() // max(1, count))
     workers = [_PictureWorker(start, threads) for _ in range(count)]
     try:
-        while queue or any(worker.task for worker in workers):
+        while queue or any(worker.assignment for worker in workers):
             for worker in workers:
-                if worker.ready and worker.task is None and queue:
+                if worker.ready and worker.assignment is None and queue:
                     begin(queue[0].picture)
                     worker.give(queue.popleft())
             wait([worker.pipe for worker in workers], _TICK)
@@ -103,16 +103,16 @@ class _PictureWorker:
     def _begin(self) -> None:
         self.starts += 1
         self.ready = False
-        self.task: _PictureAssignment | None = None
+        self.assignment: _PictureAssignment | None = None
         self.child = ChildProcess(f"{__package__}.worker")
         self.pipe = self.child.pipe
         self.pipe.send((self.start.request, self.start.every, self.threads))
 
-    def give(self, task: _PictureAssignment) -> None:
+    def give(self, assignment: _PictureAssignment) -> None:
         """Have a picture explained."""
-        self.task = task
+        self.assignment = assignment
         try:
-            self.pipe.send(task.picture)
+            self.pipe.send(assignment.picture)
         except OSError:  # it died just now, which its end of the pipe tells next
             return
 
@@ -124,30 +124,30 @@ class _PictureWorker:
                 if kind == "ready":
                     self.ready, self.starts = True, 0
                     continue
-                task, self.task = self.task, None
-                if kind == "failed" or task is None:
+                assignment, self.assignment = self.assignment, None
+                if kind == "failed" or assignment is None:
                     raise rebuilt(*content)
                 record, refused, full, said, cause = content
                 error_or_none = None if cause is None else rebuilt(*cause)
-                return Outcome(task.picture, record, refused, full, said, error_or_none)
+                return Outcome(assignment.picture, record, refused, full, said, error_or_none)
         except (EOFError, ConnectionError):
             return self._replace(queue)
         return None
 
     def _replace(self, queue: deque[_PictureAssignment]) -> Outcome | None:
         """Start anew; the picture is tried again, or given up."""
-        task, how = self.task, ending(self.child.exit_code(), "its")
+        assignment, how = self.assignment, ending(self.child.exit_code(), "its")
         self.stop()
-        if task is None and self.starts >= _STARTS:
+        if assignment is None and self.starts >= _STARTS:
             raise ModelError(f"A process cannot begin: loading the model {how}.")
         outcome = None
-        if task is not None:
-            task.lost += 1
-            if task.lost < _TRIES:
-                queue.appendleft(task)
+        if assignment is not None:
+            assignment.lost += 1
+            if assignment.lost < _TRIES:
+                queue.appendleft(assignment)
             else:
                 error = ModelError(f"Explaining this picture {how}.")
-                outcome = Outcome(task.picture, error=error)
+                outcome = Outcome(assignment.picture, error=error)
         self._begin()
         return outcome
 

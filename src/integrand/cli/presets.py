@@ -24,7 +24,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baselines import Baseline, Constant, Given, Relevant, Uniform, as_baseline
+from ..baselines import Baseline, Constant, Given, Relevant, Uniform
+from ..baselines.names import baseline_of
 from ..errors import InputError, UnknownName
 from ..methods import BASELINES, about, known
 from ..rules import Adaptive, GaussLegendre, Rule, Simpson
@@ -309,7 +310,7 @@ def _baseline(
         return (Constant(number, name),)
     if name not in BASELINES:
         raise UnknownName("baseline", name, (*BASELINES, PHOTO))
-    return (as_baseline(name, BASELINES),)
+    return (baseline_of(name),)
 
 
 def _number(text: str) -> float | None:

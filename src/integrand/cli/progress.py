@@ -86,8 +86,8 @@ class PictureProgress:
 
     def words(self) -> str:
         """How far it is, and how long the rest takes if it goes on like this."""
-        share = percent(self.done / max(1, self.total), decimals=0)
-        text = f"{count(self.done)} of {count(self.total)} pictures, {share}"
+        done_percent = percent(self.done / max(1, self.total), decimals=0)
+        text = f"{count(self.done)} of {count(self.total)} pictures, {done_percent}"
         since = self.done - self.first
         if not since or self.done >= self.total:
             return text

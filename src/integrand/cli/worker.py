@@ -16,7 +16,8 @@ import torch
 from ..core.processes import pipe_to_driver
 from ..errors import IntegrandError
 from ..images import load_model
-from .explain import PictureWork, Session
+from .picture import PictureWork
+from .session import Session
 
 
 def serve(pipe: Connection) -> None:
@@ -24,15 +25,15 @@ def serve(pipe: Connection) -> None:
     try:
         request, every, threads = pipe.recv()
         torch.set_num_threads(threads)
-        desk = Session(request, load_model(request.model).to(request.device), every=every)
+        session = Session(request, load_model(request.model).to(request.device), every=every)
         said: list[tuple[str, str]] = []
-        desk.listener = lambda kind, message: said.append((kind, message))
+        session.listener = lambda kind, message: said.append((kind, message))
         pipe.send(("ready", None))
         while True:
-            work = PictureWork(desk, pipe.recv())
+            work = PictureWork(session, pipe.recv())
             work.run()
             record = work.finish()
-            desk.tell_heard()
+            session.tell_heard()
             cause = None if work.error is None else _named(work.error)
             files = work.files
             pipe.send(("done", (record, files.refused, files.full, tuple(said), cause)))

@@ -462,7 +462,7 @@ class _Work:
         subject: Subject,
         examples: Sequence[int],
         methods: Mapping[str, Explainer],
-        look: Callable[[Explained], None],
+        on_maps: Callable[[Explained], None],
         counter: _ProgressCounter,
     ) -> Scores:
         return scored(
@@ -471,7 +471,7 @@ class _Work:
             {name: narrowed(metric, examples, subject.x) for name, metric in self.metrics.items()},
             [self.names[i] for i in examples],
             controls=self.controls,
-            look=look,
+            on_maps=on_maps,
             watch=counter.add,
         )
 

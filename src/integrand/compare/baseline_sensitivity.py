@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..baselines import Baseline, StartLike, as_baseline
+from ..baselines import Baseline, StartLike
 from ..baselines.base import label_of
+from ..baselines.names import baseline_of
 from ..errors import InputError
 from ..integration import Method, core, with_core
 from ..integration.attribution import Explainer
-from ..methods import BASELINES
 from .map_agreement import MapAgreement
 from .scores import Numbers, Scores
 
@@ -86,9 +86,9 @@ def baselines_by_name(baselines: StartsLike) -> dict[str, Baseline]:
         InputError: for fewer than two, and for two of one name.
     """
     if isinstance(baselines, Mapping):
-        named = {str(name): as_baseline(option, BASELINES) for name, option in baselines.items()}
+        named = {str(name): baseline_of(option) for name, option in baselines.items()}
     else:
-        parts = [(option, as_baseline(option, BASELINES)) for option in baselines]
+        parts = [(option, baseline_of(option)) for option in baselines]
         named = {
             str(option) if isinstance(option, str | int | float) else label_of(part): part
             for option, part in parts

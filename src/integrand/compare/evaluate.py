@@ -183,8 +183,8 @@ def _add_costs(
     columns = list(examples)
     gradients, rows = counts.gradients.numpy(), counts.values.numpy()
     work = GRADIENT_ROWS * gradients + rows
-    share = work / work.sum() if work.sum() else np.full(len(columns), 1 / len(columns))
-    for name, cost in (("gradients", gradients), ("rows", rows), ("seconds", seconds * share)):
+    fraction = work / work.sum() if work.sum() else np.full(len(columns), 1 / len(columns))
+    for name, cost in (("gradients", gradients), ("rows", rows), ("seconds", seconds * fraction)):
         costs[name][m, columns] += cost
 
 
@@ -204,7 +204,7 @@ def scored(
     *,
     controls: Sequence[str] = (),
     curves: bool = True,
-    look: Callable[[Explained], None] | None = None,
+    on_maps: Callable[[Explained], None] | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> Scores:
     """Score every method on every example by every metric.
@@ -220,7 +220,7 @@ def scored(
         ids: names of the examples; their numbers unless given.
         controls: which methods are controls.
         curves: keep what metrics measured before it became one number.
-        look: called with the maps before they are released.
+        on_maps: called with the maps before they are released.
         watch: called with the number of further maps while they are computed.
 
     Returns:
@@ -242,7 +242,7 @@ def scored(
                 ids,
                 controls=controls,
                 curves=curves,
-                look=look,
+                on_maps=on_maps,
                 watch=watch,
             )
     named = metrics_by_name(metrics)
@@ -254,8 +254,8 @@ def scored(
     _refuse_layers(methods)
     with warned_once():
         maps = explained(subject, methods, watch)
-    if look is not None:
-        look(maps)
+    if on_maps is not None:
+        on_maps(maps)
     measures = _Measures.empty(len(methods), len(named), len(subject))
     for examples, places, runs in maps.groups():
         measures.add(maps, named, examples, places, runs, curves=curves)

@@ -1,7 +1,7 @@
 """Agreement of maps: of different methods, and of one method from different baselines.
 
 Two maps agree as far as they put features in the same order (Spearman's correlation of ranks, ties
-at their mean rank), and as far as their first features are the same (the share of the top k that
+at their mean rank), and as far as their first features are the same (the fraction of the top k that
 both have). Neither says which is right.
 """
 
@@ -21,7 +21,7 @@ from .evaluate import Explained
 from .scores import Numbers
 
 TOP = 0.1
-"""The share of features that count as the first ones, unless said otherwise."""
+"""The fraction of features that count as the first ones, unless said otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class MapAgreement:
         methods: (M,) names.
         ranks: (M, M, E) Spearman's correlation of feature ranks, −1 to 1; NaN where a map is
             missing or constant.
-        first: (M, M, E) the share of the first ``top`` of features that two maps have in common;
+        first: (M, M, E) the fraction of the first ``top`` of features that two maps have in common;
             random maps have ``top`` in common.
-        top: the share of features that count as the first ones.
+        top: the fraction of features that count as the first ones.
     """
 
     methods: tuple[str, ...]
@@ -77,16 +77,16 @@ def agreement(seen: Explained, *, features: Features = "auto", top: float = TOP)
     Args:
         seen: the maps of a batch.
         features: what is ranked: "auto", an int for square patches, or a label map.
-        top: the share of features that count as the first ones.
+        top: the fraction of features that count as the first ones.
 
     Raises:
-        InputError: for a share outside (0, 1].
+        InputError: for a fraction outside (0, 1].
 
     Cost:
         A sort per map, no model.
     """
     if not 0 < top <= 1:
-        raise InputError(f"top= is a share of features in (0, 1], not {top}.")
+        raise InputError(f"top= is a fraction of features in (0, 1], not {top}.")
     many, batch = len(seen.names), len(seen.subject)
     ranks, first = np.full((many, many, batch), np.nan), np.full((many, many, batch), np.nan)
     x = seen.subject.x
@@ -127,8 +127,8 @@ def correlation(rows: Numbers) -> Numbers:
 
 
 def overlap(scores: Numbers, top: float) -> Numbers:
-    """(M, M) the share of the first features that two maps (M, N) have in common; NaN of maps that
-    are the same everywhere."""
+    """(M, M) the fraction of the first features that two maps (M, N) have in common; NaN of maps
+    that are the same everywhere."""
     count = max(1, round(top * scores.shape[1]))
     first = np.zeros(scores.shape)
     for row, values in zip(first, scores, strict=True):

@@ -171,8 +171,8 @@ def _sampled(differences: Numbers, sure: Inference) -> Numbers:
 
 
 _SPREAD = 0.25
-"""Of a draw's standard deviation, the least that counts, as a share of the sample's: a draw of one
-example many times has none."""
+"""Of a draw's standard deviation, the least that counts, as a fraction of the sample's: a draw of
+one example many times has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,9 +290,9 @@ def wilson(wins: float, many: int, level: float = 0.95) -> tuple[float, float]:
     if many == 0:
         return math.nan, math.nan
     z = NormalDist().inv_cdf((1 + level) / 2)
-    share, scale = wins / many, 1 + z**2 / many
-    middle = (share + z**2 / (2 * many)) / scale
-    half = z * math.sqrt(share * (1 - share) / many + z**2 / (4 * many**2)) / scale
+    proportion, scale = wins / many, 1 + z**2 / many
+    middle = (proportion + z**2 / (2 * many)) / scale
+    half = z * math.sqrt(proportion * (1 - proportion) / many + z**2 / (4 * many**2)) / scale
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
@@ -454,10 +454,10 @@ def verdict(scores: Scores, metric: str, sure: Inference = Inference()) -> Verdi
     values = dict(zip(scores.methods, scores.of(metric), strict=True))
     sign = 1 if scores.is_higher(metric) else -1
     means = {name: sign * mean for name, mean in _means(values).items()}
-    judged = [name for name in means if name not in scores.controls]
-    if not judged:
+    contenders = [name for name in means if name not in scores.controls]
+    if not contenders:
         return Verdict(metric, None, None, (), (), "no winner: no method has a value")
-    best = max(judged, key=lambda name: means[name])
+    best = max(contenders, key=lambda name: means[name])
     rivals = [name for name in means if name != best]
     leads = sign * _paired(scores, metric, [(best, name) for name in rivals])
     unresolved = [name for name, lead in zip(rivals, _leads(leads, sure), strict=True) if not lead]
@@ -505,7 +505,7 @@ def _known_mean(row: Numbers) -> float:
 
 
 def _wins(differences: Numbers) -> float:
-    """The share of differences that are positive, those that are zero counting half."""
+    """The fraction of differences that are positive, those that are zero counting half."""
     known = differences[~np.isnan(differences)]
     return float(np.mean((known > 0) + (known == 0) / 2)) if len(known) else math.nan
 

@@ -67,7 +67,7 @@ class Segment:
         at_end: likewise at the ends.
         notes: named numbers worth keeping, measured at the K+1 corners (K+1, R, B).
         weights: (R, B) how the references are weighed in the end, where that is known already.
-        lanes: (first, of) when these R references are a block out of more; randomised rules
+        reference_block: (first, of) when these R references are a block out of more; randomised rules
             stratify over all of them.
     """
 
@@ -78,7 +78,7 @@ class Segment:
     at_end: Evaluation | None = None
     notes: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
-    lanes: tuple[int, int] | None = None
+    reference_block: tuple[int, int] | None = None
 
     @property
     def leading(self) -> tuple[int, int, int]:

@@ -33,7 +33,7 @@ from ..model.batching import BatchSizer
 from ..model.flow import LayerFlow
 from ..model.layout import Layout
 from ..model.network import Network, Representation, SiteLike, calm
-from ..model.row_independence import Answer, Company
+from ..model.row_independence import Answer, RowCheck
 from ..model.turns import turn
 from ..targets import Distance, Target, TargetLike
 from .memory import OutputCache
@@ -94,7 +94,7 @@ class Field(ABC):
         return None
 
     @property
-    def company(self) -> Company | None:
+    def row_check(self) -> RowCheck | None:
         """What is known of how rows that share a call depend on one another; None for fields that
         are right by construction."""
         return None
@@ -448,7 +448,7 @@ class Field(ABC):
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
         """The model's outputs for rows ``z`` (N, \\*s) in one call: of the model itself, also where
-        a double is run in its place.
+        a faster copy is run in its place.
 
         Whether autograd records is the caller's choice; ``index`` is None for rows that belong to
         no example.
@@ -479,7 +479,7 @@ class Field(ABC):
         return False
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
-        """F for rows ``z`` (N, \\*s) in one call, for fields that have a ``company`` to check."""
+        """F for rows ``z`` (N, \\*s) in one call, for fields that have a ``row_check`` to check."""
         raise TargetError(f"{type(self).__name__} has no model that could be asked again.")
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:

@@ -104,7 +104,7 @@ def quantiles(density: Tensor, steps: int, even: float = EVEN) -> Tensor:
         raise InputError(f"A line is cut into at least one step, not {steps}.")
     if not 0 <= even <= 1:
         raise InputError(
-            f"even= is the part of the steps that is spread evenly, from 0 to 1, not {even}."
+            f"even= is the fraction of the steps that is spread evenly, from 0 to 1, not {even}."
         )
     cells = len(density)
     # Few numbers, and rounding may not turn the clock back: float64, which not every device has.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backprop.secant import SecantMode, eager
+from ..backprop.chords import ChordMode, eager
 from ..core.row_hash import row_hashes
 from ..core.segment import Curvature, Evaluation, Segment
 from ..core.shapes import first_alike, flattened
@@ -247,12 +247,12 @@ class MultiTarget(View):
         evaluations: Sequence[Evaluation | None]
         kinks = gates = True
         try:
-            with eager(), SecantMode(origin) as secants:
+            with eager(), ChordMode(origin) as mode:
                 evaluations = self.inner.evaluate_several(
                     z[points], base[points], [self.targets[number] for number in targets]
                 )
-            kinks, gates = secants.kinks, secants.gates
-            if secants.derived:
+            kinks, gates = mode.kinks, mode.gates
+            if mode.derived:
                 evaluations = [None] * len(targets)
         except Exception as error:
             if is_out_of_memory(error):
@@ -266,7 +266,7 @@ class MultiTarget(View):
             field.kinks, field.gates = kinks, gates
             if evaluation is None or not field.adds_up(z[points], evaluation, origin):
                 if evaluation is not None:
-                    field.give_up(secants)
+                    field.give_up(mode)
                 evaluation = field.evaluate_chords(z[points], base[points], origin)
                 passes = max(passes, 1 + evaluation.passes)
             mask = target_of_row == target

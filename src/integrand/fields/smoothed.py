@@ -35,6 +35,6 @@ class SmoothedNetwork(PlainModel):
     def during(self) -> AbstractContextManager[Any]:
         return Softplus(self.beta)
 
-    def _call(self, z: Tensor, index: Tensor | None, double: OptimisedCopy | None = None) -> Any:
+    def _call(self, z: Tensor, index: Tensor | None, optimised: OptimisedCopy | None = None) -> Any:
         with self.during():
-            return super()._call(z, index, double)
+            return super()._call(z, index, optimised)

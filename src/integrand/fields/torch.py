@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
+from ..backprop.chords import ChordMode, eager
 from ..backprop.modified.base import BackwardRule, During
-from ..backprop.secant import SecantMode, eager
 from ..backprop.softplus import KinkWatch
 from ..core.normalisation import Normalisation, checked_normalisation
 from ..core.segment import Curvature, Evaluation
@@ -57,7 +57,7 @@ from ..model.network import (
     calm,
     parameter_dtype,
 )
-from ..model.row_independence import Answer, Company
+from ..model.row_independence import Answer, RowCheck
 from ..targets import Custom, Output, Target, TargetLike, as_target, output_tensor
 from .base import Field, check_trainable
 from .smoothed import SmoothedNetwork
@@ -83,7 +83,7 @@ class TorchField(Field):
             need it.
         batch_size: rows per model call, at most; found while working unless given.
         layout: how inputs are arranged, for models with several (``ig.explain`` fills it in).
-        optimize: run a faster double of the model: batch norms folded, channels last
+        optimize: run a faster copy of the model: batch norms folded, channels last
             (``model/fusion.py``).
         backward: a rule that gradients follow instead, such as ``ig.fields.GuidedReLU()``
             (``backprop/modified``).
@@ -133,11 +133,11 @@ class TorchField(Field):
         self.normalisation = checked_normalisation(normalisation)
         self.layout = layout
         self.packer = packer_for(
-            model, batch_size, "double" if self.network.optimiser else "itself"
+            model, batch_size, "optimised" if self.network.optimiser else "itself"
         )
         self.chordal = True  # until chords are seen not to add up
         self.kinks = self.gates = True  # until chords have met none
-        self._company = Company(partial(mixing, self.network))
+        self._row_check = RowCheck(partial(mixing, self.network))
         self._resolution = 0.0  # of the coarsest numbers that F came in
         self.without_chords: str | None = None  # why chords were given up, if they were
         self.backward: BackwardRule | None = None
@@ -252,12 +252,12 @@ class TorchField(Field):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        with self.network.ready(), self._company.during():
+        with self.network.ready(), self._row_check.during():
             yield
 
     @property
-    def company(self) -> Company | None:
-        return self._company
+    def row_check(self) -> RowCheck | None:
+        return self._row_check
 
     def again(self, z: Tensor, index: Tensor) -> Answer:
         answer = self.again_several(z, index, [self.target])
@@ -324,7 +324,7 @@ class TorchField(Field):
     def evaluate_chords(self, z: Tensor, index: Tensor, before: Tensor) -> Evaluation:
         if not self.chordal:
             return super().evaluate_chords(z, index, before)
-        chords = SecantMode(before)
+        chords = ChordMode(before)
         failure: Exception | None = None
         try:
             with eager(), chords:
@@ -345,7 +345,7 @@ class TorchField(Field):
         self.give_up(chords, failure)
         return evaluation
 
-    def give_up(self, chords: SecantMode, failure: Exception | None = None) -> None:
+    def give_up(self, chords: ChordMode, failure: Exception | None = None) -> None:
         """Chords failed where gradients do not: do without them, and remember why."""
         # A checkpoint may not run again as it ran at first.
         if (

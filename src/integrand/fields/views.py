@@ -18,7 +18,7 @@ from ..model.batching import is_out_of_memory
 from ..model.flow import LayerFlow
 from ..model.layout import Layout
 from ..model.network import Network, Representation, SiteLike
-from ..model.row_independence import Answer, Company
+from ..model.row_independence import Answer, RowCheck
 from ..targets import Target, TargetLike, as_target
 from .base import Decomposition, Field
 from .memory import OutputCache
@@ -188,8 +188,8 @@ class View(Field):
         return self.inner.kept
 
     @property
-    def company(self) -> Company | None:
-        return self.inner.company
+    def row_check(self) -> RowCheck | None:
+        return self.inner.row_check
 
     @property
     def gated(self) -> bool:
@@ -474,10 +474,10 @@ class CountedField(View):
     def check(self, z: Tensor, index: Tensor, value: Tensor) -> None:
         """Whether the answers ``value`` (N,) to rows ``z`` (N, \\*s) of one call were about each
         row alone; asked once per call of the library."""
-        company = self.company
-        if company is not None and company.unchecked:
+        row_check = self.row_check
+        if row_check is not None and row_check.unchecked:
             try:
-                company.check(
+                row_check.check(
                     self.again,
                     z,
                     index,

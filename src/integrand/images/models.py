@@ -53,7 +53,7 @@ class ImageModel:
         normalisation: what its numbers mean to the eye.
         size: the side of the square it looks at.
         classes: names of its classes, in order; may be left out.
-        crop: the share of a picture's short side that the square covers.
+        crop: the fraction of a picture's short side that the square covers.
         photographs: whether it was trained on photographs of things, so that one of them is a
             baseline that means something to it.
 

@@ -117,7 +117,7 @@ def assembled(
         change=paths.change,
         residual=residual,
         residual_error=None if doubt is None else doubt.residual,
-        error=_relative_error(weighed.weights, paths.error, values, paths.alike)
+        error=_relative_error(weighed.weights, paths.error, values, paths.identity)
         if doubt is None
         else doubt.error,
         converged=torch.zeros_like(residual, dtype=torch.bool),
@@ -133,7 +133,7 @@ def assembled(
         method=method,
         resolution=field.resolution,
     )
-    attribution = judged(attribution, method)
+    attribution = with_converged(attribution, method)
     # Paths that choose their own start are judged by that, where it is kept.
     _warn(
         attribution,
@@ -165,9 +165,9 @@ def rearranged(
     return dataclasses.replace(attribution, residual=residual)
 
 
-def judged(attribution: Attribution, method: Explainer) -> Attribution:
-    """The attribution with its verdict: the map, not its parts, is held against the tolerance;
-    without one, against the change of F.
+def with_converged(attribution: Attribution, method: Explainer) -> Attribution:
+    """The attribution with its ``converged``: the map, not its parts, is held against the
+    tolerance; without one, against the change of F.
 
     Without one, an error that is known may not be more than a tenth either; with one, an error that
     is not known does not meet it.
@@ -180,14 +180,14 @@ def judged(attribution: Attribution, method: Explainer) -> Attribution:
     return dataclasses.replace(attribution, converged=converged)
 
 
-def _relative_error(weights: Tensor, error: Tensor, values: Tensor, alike: Tensor) -> Tensor:
+def _relative_error(weights: Tensor, error: Tensor, values: Tensor, identity: Tensor) -> Tensor:
     """Errors (R, B) of references as that of their weighted sum (B,), relative to it.
 
-    Errors of different references are taken as independent; references that are ``alike`` (R,) err
-    alike, and their errors add up.
+    Errors of different references are taken as independent; references of one
+    ``identity`` (R,) are wrong by the same, and their errors add up.
     """
     counted = torch.where(weights == 0, 0, weights * error)  # what does not count need not be known
-    number = torch.unique(alike, return_inverse=True)[1]
+    number = torch.unique(identity, return_inverse=True)[1]
     together = torch.zeros_like(counted).index_add_(0, number, counted)
     distance, size = norm(together.movedim(0, -1)), norm(values)
     return torch.where(
@@ -281,8 +281,8 @@ def _diagnose(
 ) -> str | None:
     """What is wrong with the model's rows, or with the baseline that counts most for an example, as
     far as the model tells."""
-    if field.company is not None and field.company.verdict:
-        return field.company.verdict
+    if field.row_check is not None and field.row_check.verdict:
+        return field.row_check.verdict
     r = int(attribution.weights[:, example].argmax())
     index = torch.tensor([example], device=attribution.inputs.device)
     return field.trouble(

@@ -437,7 +437,7 @@ Watch = Callable[[CallCount], None]
 
 
 class ExplainerLike(Protocol):
-    """Anything callable as ``(field, x) -> Attribution``."""
+    """Anything callable as ``(field, x, *, watch=None) -> Attribution``."""
 
     def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution: ...
 
@@ -519,6 +519,17 @@ class Wrapper(Explainer):
 class _StrangerExplainer(Stranger, Explainer):
     """A user's callable as an explainer. One that has a callable ``method`` wraps that."""
 
+    def __call__(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
+        try:
+            attribution: Attribution = self.of(field, x, watch=watch)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise  # from inside the method, which was called
+            raise InputError(
+                f"A method is called as (field, x, *, watch=None) -> Attribution, and {self!r} cannot be: {error}."
+            ) from error
+        return attribution
+
     @property
     def inner(self) -> Explainer | None:
         inner = getattr(self.of, "method", None)
@@ -555,7 +566,9 @@ def as_explainer(method: ExplainerLike) -> Explainer:
         return method
     given: object = method
     if callable(given):  # what is not, such as a name that was read from a file, is asked, not run
-        check_callable(given, "a method", "(field, x) -> Attribution", "ig.methods.integrated()")
+        check_callable(
+            given, "a method", "(field, x, *, watch=None) -> Attribution", "ig.methods.integrated()"
+        )
     return _StrangerExplainer(given)
 
 

@@ -50,7 +50,7 @@ class PathIntegrals:
         error: (R, B) the estimated L2 error of each, NaN where the rule estimates none.
         change: (R, B) F(x) − F(begin)   output  (B,) F(x)   start  (R, B) F(begin).
         notes: named numbers (K+1, R, B), in the order of the clock.
-        alike: (R,) a number for each reference, the same for references that are the same.
+        identity: (R,) a number for each reference, the same for references that are the same.
         noise: (G, R, B, \\*s) what a rule with random nodes knows of its error
             (``Integrated.noise``), None of others.
     """
@@ -63,7 +63,7 @@ class PathIntegrals:
     start: Tensor
     notes: dict[str, Tensor]
     frames: Frames | None
-    alike: Tensor
+    identity: Tensor
     noise: Tensor | None = None
 
     def at(self, number: Tensor) -> PathIntegrals:
@@ -77,7 +77,7 @@ class PathIntegrals:
             start=self.start[number],
             notes={name: numbers[:, number] for name, numbers in self.notes.items()},
             frames=self.frames and Frames(self.frames.clock, self.frames.points[:, number]),
-            alike=self.alike[number],
+            identity=self.identity[number],
         )
 
 
@@ -90,8 +90,8 @@ def walk(
     *,
     frames: bool = False,
     output: Tensor | None = None,
-    lanes: tuple[int, int] | None = None,
-    places: Tensor | None = None,
+    reference_block: tuple[int, int] | None = None,
+    reference_numbers: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> PathIntegrals:
     """Integrate every path from its reference to the input.
@@ -107,9 +107,9 @@ def walk(
         x: (B, \\*s) the inputs, where they end.
         frames: whether to record points along the paths.
         output: (B,) F(x), where it is known already.
-        lanes: the number of the first reference, and how many there are in all, where these are a
+        reference_block: the number of the first reference, and how many there are in all, where these are a
             block of more.
-        places: (R, B) the number of each reference, where these are a selection.
+        reference_numbers: (R, B) the number of each reference, where these are a selection.
         weights: (R, B) how references are weighed in the end, where that is known.
 
     Returns:
@@ -120,36 +120,36 @@ def walk(
             the example and the reference.
     """
     path, rule = as_path(path), as_rule(rule)
-    first, count = lanes or (0, len(references))
+    first, count = reference_block or (0, len(references))
     # Chance treats equal references differently: paths that go another way for each, and random
     # nodes.
     never_same = count == 1 or path.by_reference or rule.unbiased
-    alike = (
+    identity = (
         torch.arange(first, first + len(references), device=x.device)
         if never_same
         else same_content(references)
     )
-    distinct, number = _distinct_references(references, alike, apart=never_same)
+    distinct, number = _distinct_references(references, identity, apart=never_same)
     all_distinct = distinct is None
     distinct_references = references if distinct is None else references[distinct]
     if weights is not None and not all_distinct:
         weights = weights.new_zeros(distinct_references.shape[:2]).index_add_(0, number, weights)
     try:
         walked = _walk(
-            _placed(path, distinct_references, lanes, places),
+            _placed(path, distinct_references, reference_block, reference_numbers),
             rule,
             field,
             distinct_references,
             x,
             frames,
             output,
-            lanes,
+            reference_block,
             weights,
         )
     except NonFiniteGradient as error:
         where = _locate_nonfinite(field, references, x, first)
         raise NonFiniteGradient(f"{where} {error}" if where else str(error)) from error
-    walked = replace(walked if all_distinct else walked.at(number), alike=alike)
+    walked = replace(walked if all_distinct else walked.at(number), identity=identity)
     _check_ends(field, walked, first)
     return walked
 
@@ -162,7 +162,7 @@ def _walk(
     x: Tensor,
     frames: bool,
     output: Tensor | None,
-    lanes: tuple[int, int] | None,
+    reference_block: tuple[int, int] | None,
     weights: Tensor | None,
 ) -> PathIntegrals:
     shares: Tensor | None = None
@@ -170,7 +170,7 @@ def _walk(
     noise: Tensor | None = None
     accumulator = _Accumulator(output, keeps_frames=frames)
     for segment in path(field, references, x):
-        segment = replace(segment, lanes=lanes, weights=weights)
+        segment = replace(segment, reference_block=reference_block, weights=weights)
         integrated = Integrated.ensure(rule(field, segment))
         accumulator.enter(segment, integrated)
         # Errors of different pieces are taken as independent.
@@ -187,16 +187,21 @@ def _walk(
 
 
 def _placed(
-    path: Path, references: Tensor, lanes: tuple[int, int] | None, places: Tensor | None
+    path: Path,
+    references: Tensor,
+    reference_block: tuple[int, int] | None,
+    reference_numbers: Tensor | None,
 ) -> PathLike:
     """The path, told which number each reference has, if it goes another way for each."""
-    if not path.by_reference or (places is None and lanes is None):
+    if not path.by_reference or (reference_numbers is None and reference_block is None):
         return path
-    if places is None:
-        assert lanes is not None
-        numbers = torch.arange(lanes[0], lanes[0] + len(references), device=references.device)
-        places = numbers[:, None].expand(references.shape[:2])
-    return path.placed(places)
+    if reference_numbers is None:
+        assert reference_block is not None
+        numbers = torch.arange(
+            reference_block[0], reference_block[0] + len(references), device=references.device
+        )
+        reference_numbers = numbers[:, None].expand(references.shape[:2])
+    return path.placed(reference_numbers)
 
 
 def same_content(references: Tensor) -> Tensor:
@@ -212,14 +217,14 @@ def _content(references: Tensor) -> Tensor:
 
 
 def _distinct_references(
-    references: Tensor, alike: Tensor, *, apart: bool
+    references: Tensor, identity: Tensor, *, apart: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Which references stand for all, None where all do for themselves; and which of these each is
     (R,)."""
-    place = torch.arange(len(alike), device=alike.device)
-    if apart or len(alike) == 1:
+    place = torch.arange(len(identity), device=identity.device)
+    if apart or len(identity) == 1:
         return None, place
-    first = first_alike(alike)
+    first = first_alike(identity)
     repeated = (first != place).nonzero()[:, 0]
     # A hash alone does not decide that a reference is left out.
     if not len(repeated) or not same_rows(_content(references), repeated, first[repeated]):
@@ -328,7 +333,7 @@ class _Accumulator:
         assert self.begin is not None
         output = field.value(x) if self.output is None else self.output
         start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
-        alike = torch.arange(len(self.begin), device=x.device)
+        identity = torch.arange(len(self.begin), device=x.device)
         return PathIntegrals(
             shares,
             error,
@@ -338,7 +343,7 @@ class _Accumulator:
             start,
             self._numbers(),
             self._frames(),
-            alike,
+            identity,
         )
 
     def _record_ends(self, segment: Segment, integrated: Integrated) -> None:
@@ -397,7 +402,7 @@ class SideBySide:
 
     def __init__(self, references: int, x: Tensor) -> None:
         self.room = {name: x.new_zeros(references, len(x)) for name in ("error", "change", "start")}
-        self.alike = torch.zeros(references, dtype=torch.long, device=x.device)
+        self.identity = torch.zeros(references, dtype=torch.long, device=x.device)
         self.notes: dict[str, Tensor] = {}
         self.begin: list[Tensor] | None = []
         self.frames: list[Frames] = []
@@ -406,14 +411,14 @@ class SideBySide:
 
     def enter(self, block: PathIntegrals) -> None:
         """The next references (r, B, \\*s)."""
-        last = self.entered + len(block.alike)
+        last = self.entered + len(block.identity)
         part = slice(self.entered, last)
         for name, numbers in self.room.items():
             numbers[part] = getattr(block, name)
-        self.alike[part] = block.alike
+        self.identity[part] = block.identity
         for name, note in block.notes.items():
             if name not in self.notes:
-                self.notes[name] = note.new_zeros(len(note), len(self.alike), *note.shape[2:])
+                self.notes[name] = note.new_zeros(len(note), len(self.identity), *note.shape[2:])
             self.notes[name][:, part] = note
         if self.begin is not None:
             self.begin.append(block.begin)
@@ -439,7 +444,7 @@ class SideBySide:
             )
             if self.frames
             else None,
-            alike=self.alike[part],
+            identity=self.identity[part],
             **{name: numbers[part] for name, numbers in self.room.items()},
         )
 
@@ -488,7 +493,7 @@ class DeferredRefinement(Rule):
         distinct = self.rough[0].segment.leading[1]
         number = torch.arange(len(weights), device=weights.device)
         if distinct < len(weights):
-            number = torch.unique(first_alike(walked.alike), return_inverse=True)[1]
+            number = torch.unique(first_alike(walked.identity), return_inverse=True)[1]
             weights = weights.new_zeros(distinct, weights.shape[1]).index_add_(0, number, weights)
         shares, error = self.share, self.error
         walked = replace(walked, shares=weights.new_empty(0))  # rough ones are let go

@@ -160,7 +160,7 @@ class Method(Integrator):
                 x,
                 frames="path" in self.record,
                 output=accumulated.output,
-                lanes=(first, len(references)),
+                reference_block=(first, len(references)),
                 weights=weights[rows],
             )
             values += weighed_sum(weights[rows], block.shares)

@@ -129,9 +129,9 @@ class RegionNeurons(Explainer):
             layout=sums.layout,
             resolution=field.resolution,
         )
-        return self._judged(result)
+        return self._with_converged(result)
 
-    def _judged(self, attribution: Attribution) -> Attribution:
+    def _with_converged(self, attribution: Attribution) -> Attribution:
         """Whether the nodes integrate F, by the gradients that came along."""
         change, weights = attribution.change, attribution.weights
         explained = (weights * attribution.notes["all"][0]).sum(0)

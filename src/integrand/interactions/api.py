@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..backprop.softplus import RELUS
-from ..baselines import Baseline, ReferencesLike, StartLike, as_baseline
+from ..baselines import Baseline, ReferencesLike, StartLike
 from ..baselines.base import References
+from ..baselines.names import baseline_of
 from ..core.declared import name_of
 from ..core.features import Features, feature_map
 from ..core.options import whole
@@ -28,7 +29,6 @@ from ..integration.attribution import INCOMPLETE
 from ..integration.cost import measured
 from ..integration.loop import checked_output
 from ..methods import expected
-from ..methods.baseline_names import BASELINES
 from ..model.layout import Layout
 from ..rules import Adaptive, GaussLegendre, Rule
 from ..rules.base import RuleLike, as_rule
@@ -147,7 +147,7 @@ def interactions(
         method=f"{integration.name} from {shown(start)}",
         target=field.target,
     )
-    return integration.judged(result)
+    return integration.with_converged(result)
 
 
 # --- how it is integrated ---------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class _Integration:
         floor = rounding(output, base)
         return nested(field, lines, shape, self.tol, self.most, output - base, floor, kinks=kinks)
 
-    def judged(self, result: Interactions) -> Interactions:
+    def with_converged(self, result: Interactions) -> Interactions:
         """The result with its verdict, and a warning where what was promised was not kept."""
         complete = result.gap <= INCOMPLETE
         converged = complete & ~(result.error > INCOMPLETE)
@@ -289,7 +289,7 @@ def _start(
 ) -> Baseline:
     """Where lines start: a baseline, or references, of which no more are taken than are drawn."""
     if references is None:
-        return as_baseline(arrange(baseline, False), BASELINES)
+        return baseline_of(arrange(baseline, False))
     if not (isinstance(baseline, int | float) and baseline == 0):
         raise InputError("baseline= and references= both say where lines start: give one of them.")
     # With a rule every reference is taken, whatever the rule.

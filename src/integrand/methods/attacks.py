@@ -149,8 +149,8 @@ def mfaba(
 
     References:
         Zhu et al., AAAI 2024 (arXiv 2312.13630). Two variants of their code are left out: "cos" and
-        "norm" take the gradients of the walk but credit the straight chord, (x − z_K) ⊙ Σ_k
-        (t_{k+1} − t_k) ∇F(z_k), t the walk's projection on the chord or its distance from x. No
+        "norm" take the gradients of the walk but credit the straight line, (x − z_K) ⊙ Σ_k
+        (t_{k+1} − t_k) ∇F(z_k), t the walk's projection on the line or its distance from x. No
         path has these gradients and that direction, so they add up to nothing that F does.
 
     Example:

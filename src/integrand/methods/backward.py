@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..errors import InputError
 from ..fields import Patterns
 from ..integration import Backward, Method
 from ..paths import Straight
 from ..rules import Ascent, Right, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -60,17 +59,17 @@ def pattern_guided(
 
     Example:
         >>> import torch, integrand as ig
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-        >>> ig.methods.pattern_guided(ig.fields.Patterns.fit(model, torch.randn(100, 4)))
+        >>> layers = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+        >>> model = torch.nn.Sequential(*layers)
+        >>> patterns = ig.fields.Patterns.fit(model, torch.randn(100, 4))
+        >>> ig.methods.pattern_guided(patterns)
         Backward(Patterns<2 layers, positive>, Method(rule=Right(25)))
     """
     if not isinstance(patterns, Patterns):
         raise InputError(
             f"patterns= is what ig.fields.Patterns.fit(model, data) or ig.fields.Patterns.load(path) gives, not {type(patterns).__name__}."
         )
-    return Backward(
-        patterns, Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)
-    )
+    return Backward(patterns, Method(baseline, Straight(), rule, record=record))
 
 
 @published(
@@ -127,4 +126,4 @@ def geometric(
         Method(rule=Ascent(20))
     """
     rule = Ascent(steps, iterations, rate, gather, signed)
-    return Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record)
+    return Method(baseline, Straight(), rule, record=record)

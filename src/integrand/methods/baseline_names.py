@@ -22,10 +22,10 @@ from ..baselines import (
     Plain,
     ReferencesLike,
     StartLike,
-    as_baseline,
 )
 from ..baselines.fixed import as_numbers
 from ..baselines.names import BASELINES as BASELINES
+from ..baselines.names import baseline_of
 from ..baselines.per_input import Own, matched
 from ..core.frames import is_frame, row_as_frame
 from ..core.shapes import describe
@@ -37,7 +37,7 @@ from ..weightings import ByKind, Fill, ReferenceMean
 def references_of(value: ReferencesLike) -> Baseline:
     """Convert what ``references=`` takes: a tensor (R, \\*s) or (R, B, \\*s), a list of baselines and
     names, or a baseline."""
-    return Given(value) if isinstance(value, Tensor) else as_baseline(value, BASELINES)
+    return Given(value) if isinstance(value, Tensor) else baseline_of(value)
 
 
 def for_inputs(
@@ -118,7 +118,7 @@ def _for_each(
         for key, start in starts.items()
     }
     values = {
-        key: as_numbers(_exactly(start), x) if plain[key] else as_baseline(start, BASELINES)
+        key: as_numbers(_exactly(start), x) if plain[key] else baseline_of(start)
         for key, start in starts.items()
     }
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
@@ -184,4 +184,4 @@ def fill_of(value: FillLike) -> Baseline | Fill:
         return value
     if isinstance(value, str) and value in FILLS:
         return FILLS[value]()
-    return as_baseline(value, BASELINES)
+    return baseline_of(value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..baselines import Constant, StartLike, as_baseline
+from ..baselines import Constant, StartLike
 from ..integration import Method
 from ..paths import SVD, Basis, Blur, Spectral
 from ..paths.spectral import Gate
 from ..rules import Midpoint, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -133,4 +132,4 @@ def spectral(
         Method(Colour(label='black'), Spectral(overlap=0.5), Midpoint())
     """
     path = Spectral(steps, overlap, basis, gate)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)

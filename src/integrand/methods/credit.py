@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..integration import Method
 from ..paths import Path, Straight
 from ..rules import (
@@ -17,7 +17,6 @@ from ..rules import (
     Trapezoid,
 )
 from ..rules.path_weights import PathWeightLike, Power
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -67,7 +66,7 @@ def idgi(
         >>> ig.methods.idgi()
         Method(rule=IDGI(50))
     """
-    return Method(as_baseline(baseline, BASELINES), path, IDGI(steps), record=record)
+    return Method(baseline, path, IDGI(steps), record=record)
 
 
 @published(
@@ -120,7 +119,7 @@ def decision(
         Method(rule=IntegratedDecisionGradients(pilot=20))
     """
     return Method(
-        as_baseline(baseline, BASELINES),
+        baseline,
         path,
         IntegratedDecisionGradients(steps, pilot),
         record=record,
@@ -181,7 +180,7 @@ def path_weighted(
         Method(rule=PathWeighted('beta22', Trapezoid(50)))
     """
     return Method(
-        as_baseline(baseline, BASELINES),
+        baseline,
         path,
         PathWeighted(weight, Trapezoid(steps)),
         record=record,
@@ -238,7 +237,7 @@ def path_sampled(
         Method(rule=PathWeighted(Power(), mass=None))
     """
     return Method(
-        as_baseline(baseline, BASELINES),
+        baseline,
         path,
         PathWeighted(distribution, GaussLegendre(steps), mass=None),
         record=record,
@@ -298,7 +297,7 @@ def left(
         Method(rule=SaturationCutoff(Saturation(0.8)))
     """
     return Method(
-        as_baseline(baseline, BASELINES),
+        baseline,
         Straight(),
         SaturationCutoff(Saturation(fraction, above, pilot), rule),
         record=record,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..baselines import as_baseline
 from ..baselines.base import ReferencesLike
+from ..baselines.names import baseline_of
 from ..integration import Method
 from ..integration.wrappers.with_covariance import WithCovariance
 from ..paths import Straight
 from ..rules import Exact, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -57,4 +56,4 @@ def gaussian_process(
         >>> ig.methods.gaussian_process(0.5)
         WithCovariance(Method(Constant(0.5), rule=Exact()))
     """
-    return WithCovariance(Method(as_baseline(baseline, BASELINES), Straight(), rule, record=record))
+    return WithCovariance(Method(baseline_of(baseline), Straight(), rule, record=record))

@@ -8,12 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..fields.line_scan import EVEN
 from ..integration import Method
 from ..paths import ElasticBand, Geodesic, NonUniform
 from ..rules import GaussLegendre, Midpoint, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -79,14 +78,13 @@ def geodesic(
         >>> import torch, integrand as ig
         >>> points = torch.rand(40, 2)
         >>> field = ig.fields.Function(lambda z: z.prod(1))
-        >>> result = ig.methods.geodesic(0.0, points, neighbours=5)(field, torch.ones(1, 2))
+        >>> method = ig.methods.geodesic(0.0, points, neighbours=5)
+        >>> result = method(field, torch.ones(1, 2))
         >>> bool(result.converged.all())
         True
     """
     path = Geodesic(points, neighbours, nodes, distance, graph, join)
-    return Method(
-        as_baseline(baseline, BASELINES), path, rule or GaussLegendre(nodes), record=record
-    )
+    return Method(baseline, path, rule or GaussLegendre(nodes), record=record)
 
 
 @published(
@@ -141,7 +139,7 @@ def relaxed(
         Method(path=ElasticBand(7), rule=GaussLegendre(2))
     """
     return Method(
-        as_baseline(baseline, BASELINES),
+        baseline,
         ElasticBand(corners, beta, iterations),
         rule,
         record=record,
@@ -180,7 +178,7 @@ def nonuniform(
         pilot: in how many even cells of the line F is looked at, to place the steps.
         by: what places the steps: "change", an equal share of Σ |ΔF| for each; "left" or
             "midpoint", lengths that bound the error of the rule of that name best.
-        even: the part of the steps that is spread evenly, whatever F does.
+        even: the fraction of the steps that is spread evenly, whatever F does.
         rule: for each step; at its midpoint unless given.
         record: what the result keeps beside the map: "shares", the map of each reference, and
             "path", points along it; nothing unless given.
@@ -197,11 +195,9 @@ def nonuniform(
 
     Example:
         >>> import torch, integrand as ig
-        >>> step = ig.fields.Function(lambda z: torch.sigmoid(40 * (z.sum(1) - 1.5)))
+        >>> step = ig.fields.Function(lambda z: (40 * (z.sum(1) - 1.5)).sigmoid())
         >>> result = ig.methods.nonuniform(steps=20)(step, torch.ones(1, 2))
         >>> bool(result.converged.all())
         True
     """
-    return Method(
-        as_baseline(baseline, BASELINES), NonUniform(steps, pilot, by, even), rule, record=record
-    )
+    return Method(baseline, NonUniform(steps, pilot, by, even), rule, record=record)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..core.options import check_choice
 from ..integration import Method
 from ..paths import SAMP, Composed, Guided, Path, Reversed
 from ..rules import Left, Right, Rule, Trapezoid
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -48,8 +47,8 @@ def guided(
         steps: gradients; each step covers as much of the L1 distance to the input (200 in the
             published code, 25 to 50 in its examples).
         fraction: of all coordinates, how many move at a time (0.25 in the published code).
-        stray: δ, how far a coordinate may be ahead of the straight line or behind it, as a part of
-            its way; by default 0.02 as in the published code, or 1 (no bound) where there are
+        stray: δ, how far a coordinate may be ahead of the straight line or behind it, as a fraction
+            of its way; by default 0.02 as in the published code, or 1 (no bound) where there are
             anchors.
         anchors: points of the straight line that the path passes through, as the paper bounds it
             (20 there).
@@ -76,7 +75,8 @@ def guided(
     Example:
         >>> import torch, integrand as ig
         >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
-        >>> ig.methods.guided(steps=200, fraction=0.1, stray=1.0)(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
+        >>> method = ig.methods.guided(steps=200, fraction=0.1, stray=1.0)
+        >>> method(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
         tensor([[71.8000,  9.2000]])
     """
     if stray is None:
@@ -84,7 +84,7 @@ def guided(
     path: Path = Guided(steps, fraction, stray)
     if anchors:
         path = Composed(path, anchors)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -142,12 +142,13 @@ def samp(
     Example:
         >>> import torch, integrand as ig
         >>> F = ig.fields.Function(lambda z: (2 * z[:, 0] + z[:, 1]) ** 2)
-        >>> ig.methods.samp(steps=200, fraction=0.1)(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
+        >>> method = ig.methods.samp(steps=200, fraction=0.1)
+        >>> method(F, torch.full((1, 2), 3.0)).values.round(decimals=1)
         tensor([[44.6000, 35.9000]])
     """
     check_choice("walk", walk, _WALKS)
     path, published_rule = _WALKS[walk](steps, fraction)
-    return Method(as_baseline(baseline, BASELINES), path, rule or published_rule, record=record)
+    return Method(baseline, path, rule or published_rule, record=record)
 
 
 _WALKS: dict[str, Callable[[int, float], tuple[Path, Rule]]] = {

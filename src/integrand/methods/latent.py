@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..integration import Method
 from ..paths import Latent, LatentGeodesic, LatentGuided
 from ..paths.latent.autoencoder import CodecLike
 from ..rules import Adaptive, Rule, Trapezoid
-from .baseline_names import BASELINES
 from .registry import axioms, published
 
 
@@ -65,13 +64,14 @@ def latent_guided(
 
     Example:
         >>> import torch, integrand as ig
-        >>> codec = (lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
-        >>> method = ig.methods.latent_guided(codec, steps=10, ends=5)
-        >>> method(ig.fields.Linear(torch.ones(3)), torch.tensor([[1.0, 2.0, 2.0]])).values
+        >>> decode = lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1)
+        >>> method = ig.methods.latent_guided((lambda x: x[:, :2], decode), ends=5)
+        >>> x = torch.tensor([[1.0, 2.0, 2.0]])
+        >>> method(ig.fields.Linear(torch.ones(3)), x).values
         tensor([[1., 2., 2.]])
     """
     path = LatentGuided(codec, steps, fraction, slerp, ends)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -129,9 +129,7 @@ def latent(
         >>> ig.methods.latent((abs, abs), steps=20)
         Method(path=Latent((abs, abs), 20))
     """
-    return Method(
-        as_baseline(baseline, BASELINES), Latent(codec, steps, ends, slerp), rule, record=record
-    )
+    return Method(baseline, Latent(codec, steps, ends, slerp), rule, record=record)
 
 
 @published(
@@ -198,4 +196,4 @@ def manifold(
         LatentGeodesic((abs, abs), 12)
     """
     path = LatentGeodesic(codec, points, rate, iterations, tolerance, energy, ends)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)

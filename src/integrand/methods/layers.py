@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
+from ..baselines.names import baseline_of
 from ..errors import InputError
 from ..integration.region_neurons import RegionNeurons
 from ..integration.wrappers.layer import Layered, PerPlace
 from ..model.network import SiteLike
 from ..paths import Straight
 from ..rules import Adaptive, GaussLegendre, Midpoint, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 from .straight import integrated
 
@@ -90,7 +90,7 @@ def layer(
             "baseline= is put into the model, and layer_baseline= is a value of the layer: give one of them."
         )
     start = (
-        PerPlace(tuple(as_baseline(entry, BASELINES) for entry in layer_baseline))
+        PerPlace(tuple(baseline_of(entry) for entry in layer_baseline))
         if isinstance(layer_baseline, tuple)
         else layer_baseline
     )
@@ -216,4 +216,4 @@ def region_neurons(
         >>> result.values.shape
         torch.Size([5, 8])
     """
-    return RegionNeurons(site, region, as_baseline(baseline, BASELINES), rule)
+    return RegionNeurons(site, region, baseline_of(baseline), rule)

@@ -7,14 +7,14 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from ..baselines import Baseline, DataLike, ReferencesLike, Sample, StartLike, as_baseline, count_of
+from ..baselines import Baseline, DataLike, ReferencesLike, Sample, StartLike, count_of
 from ..core.features import Features
 from ..errors import BaselineError, InputError
 from ..integration import Method, TwoStage, UntilTolerance
 from ..paths import Path, Straight
 from ..rules import Adaptive, BaselineShapley, Exact, GaussLegendre, MonteCarlo, Rule
 from ..weightings import Fitness
-from .baseline_names import BASELINES, FillLike, fill_of, references_of
+from .baseline_names import FillLike, fill_of, references_of
 from .registry import axioms, published
 
 
@@ -62,7 +62,7 @@ def integrated(
         >>> ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
         Method(rule=GaussLegendre(3))
     """
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -123,7 +123,8 @@ def expected(
         >>> import torch, integrand as ig
         >>> field = ig.fields.Linear(torch.tensor([1.0, -2.0]))
         >>> pool = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
-        >>> ig.methods.expected(pool)(field, torch.tensor([[3.0, 1.0]])).values.tolist()
+        >>> x = torch.tensor([[3.0, 1.0]])
+        >>> ig.methods.expected(pool)(field, x).values.tolist()
         [[2.0, 0.0]]
     """
     data = references if _is_data(references) else None
@@ -213,7 +214,7 @@ def generalized(
         >>> ig.methods.generalized()
         Method(rule=Exact(Adaptive(0.001)))
     """
-    return Method(as_baseline(baseline, BASELINES), path, Exact(smooth), record=record)
+    return Method(baseline, path, Exact(smooth), record=record)
 
 
 @published(
@@ -270,7 +271,7 @@ def baseline_shapley(
         Method(rule=BaselineShapley())
     """
     rule = BaselineShapley(permutations, seed, features)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -308,7 +309,7 @@ def weighted(
             given.
         rule: how each piece of the path is integrated, any of ``ig.rules``; by default as many
             gradients as bring the map's relative error below 5 %.
-        ratio: what part of the class probability has to be left, 0.5 unless given.
+        ratio: what fraction of the class probability has to be left, 0.5 unless given.
         fill: what replaced features become. "auto": the mean colour of the four corners for
             pictures (C, H, W), as published, and the mean of the references for everything else
             (columns, tokens, series, several inputs), or where that halves the score of no baseline,

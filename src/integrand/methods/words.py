@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..baselines import StartLike, as_baseline
+from ..baselines import StartLike
 from ..core.features import Features
 from ..integration import Method, Sequential
 from ..integration.attribution import ExplainerLike
 from ..paths import Discretized, NeighbourGraph
 from ..rules import Midpoint, Rule
-from .baseline_names import BASELINES
 from .registry import axioms, published
 from .wrapped import inner
 
@@ -71,11 +70,12 @@ def discretized(
 
     Example:
         >>> import torch, integrand as ig
-        >>> ig.methods.discretized(torch.eye(4), torch.ones(4) / 4, neighbours=2, steps=3)
+        >>> start = torch.ones(4) / 4
+        >>> ig.methods.discretized(torch.eye(4), start, neighbours=2, steps=3)
         Method(Plain(tensor<4>), Discretized(tensor<4x4>, 2, 3), Midpoint())
     """
     path = Discretized(table, neighbours, steps, strategy)
-    return Method(as_baseline(baseline, BASELINES), path, rule, record=record)
+    return Method(baseline, path, rule, record=record)
 
 
 @published(
@@ -124,7 +124,9 @@ def sequential(
 
     Example:
         >>> import torch, integrand as ig
-        >>> ig.methods.sequential(baseline=ig.baselines.Masked(0.0, (0, -1)), rule=ig.rules.GaussLegendre(20))
+        >>> masked = ig.baselines.Masked(0.0, (0, -1))
+        >>> rule = ig.rules.GaussLegendre(20)
+        >>> ig.methods.sequential(baseline=masked, rule=rule)
         Sequential(Method(Masked(0.0, (0, -1)), rule=GaussLegendre(20)))
     """
     return Sequential(inner(of, baseline, rule), features)

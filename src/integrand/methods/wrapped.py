@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..baselines import DataLike, Extreme, StartLike, as_baseline
+from ..baselines import DataLike, Extreme, StartLike
+from ..baselines.names import baseline_of
 from ..core.features import Features
 from ..errors import InputError
 from ..integration import XRAI, ArtificialDistancing, GreedyPIG, Method, SmoothGrad, with_core
 from ..integration.attribution import Explainer, ExplainerLike, as_explainer
 from ..integration.wrappers.smoothgrad import Sigma
 from ..rules.base import Rule, RuleLike
-from .baseline_names import BASELINES
 from .registry import about, axioms, published
 
 
@@ -35,7 +35,7 @@ def inner(of: str | ExplainerLike, baseline: StartLike | None, rule: RuleLike | 
     def changed(method: Explainer) -> Explainer:
         if not isinstance(method, Method):
             return method  # the wrapper says what is wrong with it
-        start = method.baseline if baseline is None else as_baseline(baseline, BASELINES)
+        start = method.baseline if baseline is None else baseline_of(baseline)
         return dataclasses.replace(
             method, baseline=start, rule=method.rule if rule is None else rule
         )
@@ -277,7 +277,7 @@ def artificial_distancing(
         epochs: of training each copy, by Adam.
         rate: the learning rate.
         batch: rows of a minibatch.
-        held: the part of each class that is held out, to see whether a copy has learnt.
+        held: the fraction of each class that is held out, to see whether a copy has learnt.
         fit: an R² on what was held out below this is warned of.
         keep: the part of features that counts as important.
         features: what a feature is: pixels of images, tokens of sequences, columns of tables unless

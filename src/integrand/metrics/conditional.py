@@ -180,7 +180,7 @@ class ConditionalMonotonicity(_ConditionalExpectation):
     Args:
         version: "inc" gives features from the least to the most important; "dec" from the most, and
             counts d_{k+1} ≤ d_k.
-        average: the share of steps that grow; False: 1 if all of them do, else 0.
+        average: the fraction of steps that grow; False: 1 if all of them do, else 0.
         xai_bench_compat: compute what the stock code does; see Peers.
         problem: as in ``Faithfulness``.
         draws: as in ``Faithfulness``.

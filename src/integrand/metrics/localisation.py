@@ -137,10 +137,10 @@ class PointingGame(_Localisation):
 
         hit = 1[ some place of the mask is nearer than ``tolerance`` pixels to argmax map ]
 
-    Where several places are highest, the share of them that hit, which is the chance of a hit for
-    one of them drawn at random. An empty mask is NaN, never a hit. The mean over examples is the
-    accuracy; the paper's is the mean of the accuracies of the classes, and its "difficult" subset a
-    choice of examples: both are for the caller to make.
+    Where several places are highest, the fraction of them that hit, which is the chance of a hit
+    for one of them drawn at random. An empty mask is NaN, never a hit. The mean over examples is
+    the accuracy; the paper's is the mean of the accuracies of the classes, and its "difficult"
+    subset a choice of examples: both are for the caller to make.
 
     Args:
         pool: how channels become one number; "sum" (signed) as published for heat maps.
@@ -207,7 +207,7 @@ def _widened(masks: Tensor, tolerance: float) -> Tensor:
 @metric("relevance_mass")
 @part
 class RelevanceMass(_Localisation):
-    """Relevance mass accuracy: the share of a map's relevance that lies in the mask.
+    """Relevance mass accuracy: the fraction of a map's relevance that lies in the mask.
 
     0 to 1; higher is better.
 
@@ -215,7 +215,7 @@ class RelevanceMass(_Localisation):
 
     The choice is part of the result: "positive" asks where a map finds evidence *for* the class,
     "absolute" where it finds anything. NaN for an empty mask and for a map without any relevance. A
-    map that is constant scores the mask's share of the image.
+    map that is constant scores the mask's fraction of the image.
 
     Args:
         pool: how channels become one relevance that is not negative: "positive" (the sum, negative
@@ -254,20 +254,20 @@ class RelevanceMass(_Localisation):
 @metric("relevance_rank")
 @part
 class RelevanceRank(_Localisation):
-    """Relevance rank accuracy: of as many top places as the mask has, the share that is in it.
+    """Relevance rank accuracy: of as many top places as the mask has, the fraction that is in it.
 
     0 to 1; higher is better.
 
         RRA = |top-K ∩ mask| / K,      K = |mask|
 
-    Equal places share a rank: a constant map scores the mask's share of the image. Empty masks are
-    NaN, full ones 1 whatever the map.
+    Equal places share a rank: a constant map scores the mask's fraction of the image. Empty masks
+    are NaN, full ones 1 whatever the map.
 
     Args:
         pool: how channels become one number; "sum" is signed.
 
     Pitfalls:
-        Ranks only; chance is the share of the image that the mask covers.
+        Ranks only; chance is the fraction of the image that the mask covers.
 
     Peers:
         Quantus agrees where no two places are equal, and otherwise returns what numpy's sort left.
@@ -306,8 +306,8 @@ class MaskOverlap(_Localisation):
         pool: how channels become one number; "sum" is signed.
 
     Pitfalls:
-        The top hundredth counts as much as the last; chance is the share of the image that the mask
-        covers.
+        The top hundredth counts as much as the last; chance is the fraction of the image that the
+        mask covers.
 
     Peers:
         None.
@@ -371,7 +371,7 @@ class LocalisationAUC(_Localisation):
 @metric("top_intersection")
 @part
 class TopIntersection(_Localisation):
-    """Top-k intersection: the share of the k top places that is in the mask.
+    """Top-k intersection: the fraction of the k top places that is in the mask.
 
     0 to 1; higher is better.
 

@@ -139,8 +139,8 @@ class Complexity(_OfMap):
     higher: ClassVar[bool] = False
 
     def found(self, size: Tensor, present: Tensor) -> Tensor:
-        share = size / size.sum(-1, keepdim=True)  # 0 / 0 is NaN, and stays so
-        terms: Tensor = torch.special.xlogy(share, share)
+        fraction = size / size.sum(-1, keepdim=True)  # 0 / 0 is NaN, and stays so
+        terms: Tensor = torch.special.xlogy(fraction, fraction)
         return -terms.sum(-1)
 
 
@@ -155,8 +155,8 @@ class EffectiveComplexity(_OfMap):
 
     Args:
         eps: 1e-5, what does not count.
-        relative: whether eps is a share of the map's own largest magnitude; an absolute one depends
-            on the units of F.
+        relative: whether eps is a fraction of the map's own largest magnitude; an absolute one
+            depends on the units of F.
         features: as in ``Sparseness``.
 
     Pitfalls:
@@ -164,7 +164,7 @@ class EffectiveComplexity(_OfMap):
         features it needs; this is the count that toolkits call by the name.
 
     Peers:
-        Quantus counts φ > eps, so negative evidence only if ``abs=True``, and as a share of the
+        Quantus counts φ > eps, so negative evidence only if ``abs=True``, and as a fraction of the
         largest only if ``normalise=True``.
 
     References:

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..baselines import as_baseline
+from ..baselines.names import baseline_of
 from ..core.features import Features
 from ..core.random import generator
 from ..core.shapes import checked_references, describe, flattened
 from ..errors import InputError, ShapeError
 from ..fields import Linear
 from ..integration.attribution import Attribution
-from ..methods import BASELINES
 from ..model.layout import Layout
 from .maps import MapLike, Maps
 from .perturbation.removal import Ranking
@@ -110,13 +109,13 @@ def roar(
     control: bool = True,
     seed: int = 0,
 ) -> Retraining:
-    """ROAR, remove and retrain: the test score of new models trained without the share t of the
+    """ROAR, remove and retrain: the test score of new models trained without the fraction t of the
     features of every example.
 
         score(t) = accuracy on masked test data of a model trained on masked training data
 
     Lower is better for ROAR, at any t: what a good map points at is missed. With ``keep=True`` it
-    is KAR, keep and retrain: the share t stays and everything else goes, and higher is better.
+    is KAR, keep and retrain: the fraction t stays and everything else goes, and higher is better.
 
     Args:
         train: (inputs, labels, seed) → predict; it makes a model from scratch, with nothing random
@@ -124,9 +123,9 @@ def roar(
         data: ((training inputs, labels), (test inputs, labels)); inputs are tensors (N, \\*s).
         attributions: (maps of the training inputs, of the test inputs), or a dict of such pairs by
             name: Attributions or tensors.
-        keep: the share t stays and everything else goes: KAR.
+        keep: the fraction t stays and everything else goes: KAR.
         cutoffs: the shares t; 0.0 is trained once for all maps.
-        seeds: trainings for each map and share, of ``seed``, ``seed + 1``, …
+        seeds: trainings for each map and fraction, of ``seed``, ``seed + 1``, …
         fill: what goes becomes this: "mean", the mean of the training data for each channel
             (columns of tables), as published; or a number, a tensor, a name, or a baseline that
             needs no model.
@@ -209,7 +208,7 @@ def diff_roar(
     control: bool = True,
     seed: int = 0,
 ) -> tuple[Tensor, Retraining, Retraining]:
-    """DiffROAR: score after the share t went from the bottom of the ranking, minus after it went
+    """DiffROAR: score after the fraction t went from the bottom of the ranking, minus after it went
     from the top.
 
     Higher is better.
@@ -296,7 +295,7 @@ def _retrained(
             else Ranking.of(m, x, features, seed=seed)
             for side, (m, x) in enumerate(zip(([m[None] for m in maps]), inputs, strict=True))
         ]
-        curve = [score_of([_gone(r, share, masking) for r in rankings]) for share in shares]
+        curve = [score_of([_gone(r, fraction, masking) for r in rankings]) for fraction in shares]
         curves.append(torch.stack(curve))
     return Retraining(torch.stack(curves), tuple(pairs), tuple(shares), numbers, masking)
 
@@ -343,10 +342,10 @@ def _shuffled(like: Tensor, x: Tensor, features: Features, seed: int, side: int)
     return Ranking(place, flat.counts)
 
 
-def _gone(ranking: Ranking, share: float, masking: str) -> Tensor:
+def _gone(ranking: Ranking, fraction: float, masking: str) -> Tensor:
     """Which elements (N, \\*s') go."""
     counts = ranking.counts.reshape(-1, *(1,) * (ranking.place.ndim - 2))
-    many, place = (share * counts).round(), ranking.place[0]
+    many, place = (fraction * counts).round(), ranking.place[0]
     if masking == "bottom":
         return place >= counts - many
     return place >= many if masking == "keep" else place < many
@@ -361,7 +360,7 @@ def _fill(fill: Fill, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         axes = {4: (0, 2, 3), 3: (0, 1)}.get(first.ndim, (0,))
         mean = first.mean(axes, keepdim=True)
         return mean.expand_as(first), mean.expand_as(second)
-    baseline = as_baseline(fill, BASELINES)
+    baseline = baseline_of(fill)
     field = Linear(
         torch.zeros_like(first[0])
     )  # baselines may look at a field, and here there is none
@@ -397,8 +396,12 @@ def _score(
 
 
 def _checked_cutoffs(cutoffs: Sequence[float]) -> list[float]:
-    shares = [float(share) for share in cutoffs]
-    if not shares or any(not 0 <= share <= 1 for share in shares) or sorted(set(shares)) != shares:
+    shares = [float(fraction) for fraction in cutoffs]
+    if (
+        not shares
+        or any(not 0 <= fraction <= 1 for fraction in shares)
+        or sorted(set(shares)) != shares
+    ):
         raise InputError(
             f"cutoffs= are shares from 0 to 1 in ascending order, each once, not {tuple(cutoffs)}."
         )

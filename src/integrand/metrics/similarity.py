@@ -42,7 +42,7 @@ class Agreement:
             (rank agreement) "signs" … that are in both with the same sign (sign agreement)
             "signed_ranks" … that have the same rank and the same sign in both (signed rank
             agreement).
-        k: for the last four: how many are the top, a number, or a share of the features such as
+        k: for the last four: how many are the top, a number, or a fraction of the features such as
             0.25.
         absolute: whether magnitudes are ranked: True for the top k, as published (the largest,
             whichever sign); for correlations False.
@@ -71,7 +71,7 @@ class Agreement:
             raise UnknownName("agreement", self.by, _BY)
         if not (self.k >= 1 if isinstance(self.k, int) else 0 < self.k <= 1):
             raise InputError(
-                f"k= is a number of features (1, 2, …) or a share of them (0.25), not {self.k!r}."
+                f"k= is a number of features (1, 2, …) or a fraction of them (0.25), not {self.k!r}."
             )
 
     def __call__(self, subject: Subject, maps: Maps) -> Tensor:

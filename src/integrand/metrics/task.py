@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..baselines import Baseline, as_baseline
+from ..baselines import Baseline
 from ..baselines.base import BaselineLike
+from ..baselines.names import baseline_of
 from ..core.shapes import checked_references, describe
 from ..errors import InputError, ShapeError, TargetError
 from ..fields import Field
-from ..methods import BASELINES
 from ..methods.baseline_names import for_inputs
 from ..model.layout import InputsLike, Layout
 from ..targets import Loss, Predicted, Probability, Target, TargetLike
@@ -144,9 +144,7 @@ class Subject:
 
     def filling(self, fill: Fill) -> Baseline:
         """A fill as a baseline; of several inputs, a tuple or dict is one for each."""
-        return as_baseline(
-            for_inputs(fill, self.layout, self.x, shared=False, listed=False), BASELINES
-        )
+        return baseline_of(for_inputs(fill, self.layout, self.x, shared=False, listed=False))
 
     def evidence(self) -> Tensor:
         """(B, \\*s) bool: the masks, laid over the inputs.

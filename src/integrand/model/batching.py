@@ -41,7 +41,7 @@ _GROWTH = (
     3 << 27
 )  # bytes that the next larger call may be expected to take more, if it is to be tried
 _DEAR = 1 << 26  # bytes that it may take more only if the last doubling …
-_PAYING = 0.9  # … came down to this part of the time per row: a few per cent are as often noise
+_PAYING = 0.9  # … came down to this fraction of the time per row: a few per cent are as often noise
 _GPU_SHARE = 0.7  # of the free memory that a call may take
 _CPU_SHARE = 0.5  # the same of a machine's, which others use too, and where there is no second try
 
@@ -150,7 +150,7 @@ def peak_memory() -> int:
 
 
 def memory_budget(device: torch.device) -> int | None:
-    """The bytes that what is kept of a model call may come to: a share of what is free now; None
+    """The bytes that what is kept of a model call may come to: a fraction of what is free now; None
     where the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

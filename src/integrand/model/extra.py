@@ -82,9 +82,9 @@ class Extra:
             entries = _entries(leaf)
             if entries is not None and entries != batch:
                 fault = (
-                    f"has shape {describe(leaf.shape)}"
-                    if hasattr(leaf, "shape")
-                    else f"is a list of {entries}"
+                    f"is a list of {entries}"
+                    if isinstance(leaf, list)
+                    else f"has shape {describe(leaf.shape)}"
                 )
                 raise ShapeError(
                     f"Extra argument {path} {fault}, but there are {batch} examples. Extra tensors, arrays and lists hold one entry per "

@@ -1,16 +1,16 @@
 """An optimised copy of a model, with folded batch norms and channels last, used for explaining
 only.
 
-    double = copy of the structure, sharing every tensor   →   batch norms folded   →   channels last, where it runs
+    copy of the structure, sharing every tensor   →   batch norms folded   →   channels last, where it runs
 
 An explanation asks one model for thousands of gradients to its *input*, in eval mode. There a batch
 norm is a fixed scale and shift, s ⊙ u + c, and the linear map in front of it can absorb it: W' = s
 ⊙ W, b' = s ⊙ b + c. Convolutions read their rows faster with the channels innermost. The user's
-model is not touched: the double is a copy whose parameters are views of the user's, so it costs no
+model is not touched: the parameters of the copy are views of the user's, so it costs no
 memory but for the weights that change.
 
 Nothing is assumed about how a model is written. One call, watched, shows which batch norm eats what
-a convolution or linear layer puts out, and whether anything else sees that; the folded double must
+a convolution or linear layer puts out, and whether anything else sees that; the folded copy must
 then give the same numbers, batch norm by batch norm, and a pair that does not is left alone. What
 cannot be copied, or is no module, is run as it is, and a warning says so.
 """
@@ -53,13 +53,13 @@ too."""
 
 
 class Optimiser:
-    """Makes a module's double, and makes it anew when the module has changed."""
+    """Makes a module's copy, and makes it anew when the module has changed."""
 
     def __init__(self, original: nn.Module) -> None:
         self.original = original
-        self._double: OptimisedCopy | None = None
+        self._optimised: OptimisedCopy | None = None
         self._tried: list[Any] | None = (
-            None  # the original as it was when its double was made, or could not be
+            None  # the original as it was when its copy was made, or could not be
         )
 
     @classmethod
@@ -78,34 +78,34 @@ class Optimiser:
         return None
 
     def refresh(self) -> None:
-        """Forget the double of a module that is not what it was: trained on, other layers, other
+        """Forget the copy of a module that is not what it was: trained on, other layers, other
         hooks."""
         if self._tried is not None and (
-            self._double is None or not _unchanged(self._tried, _fingerprint(self.original))
+            self._optimised is None or not _unchanged(self._tried, _fingerprint(self.original))
         ):
-            self._double = self._tried = None
+            self._optimised = self._tried = None
 
-    def double(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
-        """The double, made if there is none; ``trial(double)`` is what it says of a few rows."""
+    def optimised(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
+        """The copy, made if there is none; ``trial(optimised)`` is what it says of a few rows."""
         if self._tried is None:
             candidate = self._make(trial)
-            self._double, self._tried = candidate, _fingerprint(self.original)
-        return self._double
+            self._optimised, self._tried = candidate, _fingerprint(self.original)
+        return self._optimised
 
     def _make(self, trial: Callable[[OptimisedCopy], Any]) -> OptimisedCopy | None:
         try:
-            double = OptimisedCopy(self.original)
+            optimised = OptimisedCopy(self.original)
         except Exception as error:  # whatever a module's own way of being copied raises
             _give_up(f"it cannot be copied ({error})")
             return None
         try:
-            with _Watch(double.module) as watch:
-                outputs = trial(double)
+            with _Watch(optimised.module) as watch:
+                outputs = trial(optimised)
         except Exception:  # the model's own error: it will be heard when the model itself is run
             return None
-        double.fold(watch, outputs, lambda: trial(double))
-        double.reorder(outputs, lambda: trial(double))
-        return double
+        optimised.fold(watch, outputs, lambda: trial(optimised))
+        optimised.reorder(outputs, lambda: trial(optimised))
+        return optimised
 
 
 def _give_up(why: str) -> None:
@@ -122,12 +122,12 @@ class OptimisedCopy:
 
     def __init__(self, original: nn.Module) -> None:
         self.original = original
-        self.module, self._twins = _copied(original)
+        self.module, self._counterparts = _copied(original)
         self.channels_last = False
         self.folds: list[Fold] = []
 
     def in_place_of(self, model: Callable[..., Any]) -> Callable[..., Any]:
-        """The same callable, of the double: the module itself, its bound method, or a partial of
+        """The same callable, of the copy: the module itself, its bound method, or a partial of
         one."""
         if isinstance(model, functools.partial):
             return functools.partial(self.in_place_of(model.func), *model.args, **model.keywords)
@@ -141,17 +141,17 @@ class OptimisedCopy:
         """Inputs in the order in memory that is read fastest."""
         return tree_map(_innermost, inputs) if self.channels_last else inputs
 
-    def twin(self, module: nn.Module, side: str) -> nn.Module:
-        """The double's own of one of the original's modules, fit to be looked at on its "input" or
+    def counterpart(self, module: nn.Module, side: str) -> nn.Module:
+        """The copy's own of one of the original's modules, fit to be looked at on its "input" or
         "output" side.
 
         What a folded layer puts out is not what it was; one that is looked at is unfolded, for
         good.
         """
-        twin = self._twins.get(id(module), module)
-        for fold in [fold for fold in self.folds if (twin, side) in fold.witnesses]:
+        counterpart = self._counterparts.get(id(module), module)
+        for fold in [fold for fold in self.folds if (counterpart, side) in fold.witnesses]:
             self._unfold(fold)
-        return twin
+        return counterpart
 
     # --- making it faster -----------------------------------------------------------------------------------------
 
@@ -228,19 +228,19 @@ def _set(layer: nn.Module, name: str, value: Tensor) -> None:
 
 def _copied(original: nn.Module) -> tuple[nn.Module, dict[int, nn.Module]]:
     """A copy in eval mode that shares every tensor's memory and asks for no gradients, and who is
-    whose twin."""
+    whose counterpart."""
     attributes = (value for module in original.modules() for value in vars(module).values())
     memo: dict[int, Any] = {id(a): a.detach() for a in attributes if isinstance(a, Tensor)}
     memo |= {id(b): b for b in original.buffers()}
     memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in original.parameters()}
-    double = copy.deepcopy(original, memo)
-    for module in double.modules():
+    optimised = copy.deepcopy(original, memo)
+    for module in optimised.modules():
         module.training = False
-    return double, {id(module): memo[id(module)] for module in original.modules()}
+    return optimised, {id(module): memo[id(module)] for module in original.modules()}
 
 
 def _fingerprint(module: nn.Module) -> list[Any]:
-    """Everything about a module that a double depends on, by identity, and how often each tensor
+    """Everything about a module that a copy depends on, by identity, and how often each tensor
     was written to."""
     entries: list[Any] = []
     for part in module.modules():

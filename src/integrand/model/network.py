@@ -137,7 +137,7 @@ def weights_digest(module: nn.Module) -> str:
 class Network:
     """A model with the arrangement of its inputs and the extra arguments that are not attributed.
 
-    With ``optimize`` a faster double of the model is run in its place; layers are named and given
+    With ``optimize`` a faster copy of the model is run in its place; layers are named and given
     back as the model's own.
     """
 
@@ -234,7 +234,7 @@ class Network:
         return nullcontext()
 
     def refresh(self) -> None:
-        """The model's parameters have changed: a faster double of it follows."""
+        """The model's parameters have changed: a faster copy of it follows."""
         if self.optimiser is not None:
             self.optimiser.refresh()
 
@@ -244,23 +244,27 @@ class Network:
         self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
     ) -> tuple[Any, list[Tensor]]:
         """The model's outputs for rows ``z`` (N, \\*s), and what was seen at ``sites``."""
-        return self._seen(z, index, sites, self._double(z, index))
+        return self._seen(z, index, sites, self._optimised(z, index))
 
     def run_plainly(
         self, z: Tensor, index: Tensor | None, sites: Sequence[Site] = ()
     ) -> tuple[Any, list[Tensor]]:
-        """``run`` of the model itself, also where a double is run in its place."""
+        """``run`` of the model itself, also where a faster copy is run in its place."""
         return self._seen(z, index, sites, None)
 
     def _seen(
-        self, z: Tensor, index: Tensor | None, sites: Sequence[Site], double: OptimisedCopy | None
+        self,
+        z: Tensor,
+        index: Tensor | None,
+        sites: Sequence[Site],
+        optimised: OptimisedCopy | None,
     ) -> tuple[Any, list[Tensor]]:
         activations: list[Any] = [None] * len(sites)
         with ExitStack() as stack:
             for place, site in enumerate(sites):
-                module = double.twin(site.module, site.side) if double else site.module
+                module = optimised.counterpart(site.module, site.side) if optimised else site.module
                 stack.enter_context(undone(_listen(module, site, activations, place).remove))
-            outputs = self._call(z, index, double)
+            outputs = self._call(z, index, optimised)
         for site, activation in zip(sites, activations, strict=True):
             if not isinstance(activation, Tensor) or len(activation) != len(z):
                 received = (
@@ -275,10 +279,10 @@ class Network:
         return outputs, activations
 
     def plainly(self, z: Tensor, index: Tensor | None) -> Any:
-        """The outputs of the model itself, also where a double is run in its place."""
+        """The outputs of the model itself, also where a faster copy is run in its place."""
         return self._call(z, index)
 
-    def _double(self, z: Tensor, index: Tensor | None) -> OptimisedCopy | None:
+    def _optimised(self, z: Tensor, index: Tensor | None) -> OptimisedCopy | None:
         """What is run in place of the model, made when there is a row to try it with."""
         if self.optimiser is None:
             return None
@@ -287,19 +291,19 @@ class Network:
         rows = z.detach()[-1:].repeat(2, *(1,) * (z.ndim - 1))
         examples = None if index is None else index[-1:].repeat(2)
 
-        def trial(double: OptimisedCopy) -> Any:
+        def trial(optimised: OptimisedCopy) -> Any:
             with gradients(False):
-                return self._call(rows.clone(), examples, double)
+                return self._call(rows.clone(), examples, optimised)
 
-        return self.optimiser.double(trial)
+        return self.optimiser.optimised(trial)
 
     @tells_of_rows
-    def _call(self, z: Tensor, index: Tensor | None, double: OptimisedCopy | None = None) -> Any:
+    def _call(self, z: Tensor, index: Tensor | None, optimised: OptimisedCopy | None = None) -> Any:
         positional, named = self.extra.rows(index)
         inputs = self.layout.unpack(z, model=True) if self.layout else z
         model = self.model
-        if double is not None:
-            model, inputs = double.in_place_of(model), double.arranged(inputs)
+        if optimised is not None:
+            model, inputs = optimised.in_place_of(model), optimised.arranged(inputs)
         if isinstance(inputs, dict):
             return model(*positional, **inputs, **named)
         if isinstance(inputs, tuple):
@@ -382,7 +386,7 @@ class Network:
 
 
 class PlainModel(Network):
-    """A network that is never run as a double of itself."""
+    """A network that is never run as a copy of itself."""
 
     def __init__(self, whole: Network) -> None:
         vars(self).update(vars(whole))

@@ -67,7 +67,7 @@ call."""
 
 
 @dataclass(eq=False)
-class Company:
+class RowCheck:
     """What is known of a model's rows since it was made ready.
 
     suspects  names the layers that are likely to mix rows and says what to do about them, or
@@ -219,7 +219,7 @@ def _answered(
 
 def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | None]:
     """Places of rows whose answers are known (at most two), and the rows to ask about: these, and
-    what keeps one of them company."""
+    another to ask about beside it."""
     count = len(z)
     last = torch.tensor([count - 1], device=z.device)
     if alone:
@@ -231,10 +231,10 @@ def _chosen(z: Tensor, *, alone: bool, whole: bool) -> tuple[Tensor, Tensor | No
         return places, z[places]
     if whole:
         return last, torch.stack([z[-1], z[0]])
-    company = (z[0] + z[-1]) / 2
-    if bool((company == z[-1]).all()):
-        company = z[-1] / 2
-    return last, None if bool((company == z[-1]).all()) else torch.stack([z[-1], company])
+    companion = (z[0] + z[-1]) / 2
+    if bool((companion == z[-1]).all()):
+        companion = z[-1] / 2
+    return last, None if bool((companion == z[-1]).all()) else torch.stack([z[-1], companion])
 
 
 def _rounding(outputs: object, scalars: Tensor) -> float:

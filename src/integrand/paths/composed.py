@@ -25,7 +25,7 @@ class Composed(Path):
 
     However far the path strays, it comes back to the straight line at every anchor. Its steps (or
     segments, whichever it counts) are divided over the m + 1 stretches as evenly as whole numbers
-    allow; a path that has neither is walked as it is on each. The clock of a stretch is a part
+    allow; a path that has neither is walked as it is on each. The clock of a stretch is a section
     1/(m+1) of the whole.
 
     ``Composed(Guided(stray=1.0), anchors=20)`` is Guided IG as the paper bounds it.

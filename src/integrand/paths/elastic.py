@@ -137,7 +137,7 @@ class ElasticBand(Path):
         yield Segment(band.start, band.end, band.clock, notes={"steepness": travelled})
 
 
-_PROBE = 0.3  # the power of the type's precision that a gradient is looked at beside another, as a part of the whole way
+_PROBE = 0.3  # the power of the type's precision that a gradient is looked at beside another, as a fraction of the whole way
 _LONGER, _SHORTER = (
     1.3,
     0.5,

@@ -8,8 +8,8 @@ may, then the next cheapest, until the distance is covered. ``Guided`` and ``SAM
 cost alone. Which coordinates move is all that a path decides: a step is handed on as one straight
 segment with the gradient at its start, and rules integrate it as they like.
 
-Where a coordinate is, is kept as its own part α_i = (p_i − b_i)/(x_i − b_i) of its way: then the
-band, what may still move and what has arrived are comparisons with one number. It is kept in
+Where a coordinate is, is kept as its own fraction α_i = (p_i − b_i)/(x_i − b_i) of its way: then
+the band, what may still move and what has arrived are comparisons with one number. It is kept in
 float64 also where the model computes in float32. The order in which coordinates move is chaotic:
 where two gradients nearly tie, a difference in the last place of one point makes another path, and
 what is rounded away here would add to what the model rounds.
@@ -49,8 +49,8 @@ class Guided(Path):
     Args:
         steps: gradients, and segments: each covers a K-th of the L1 distance.
         fraction: of all coordinates, how many move at a time; ties move together.
-        stray: δ, how far a coordinate's own part of its way may be from the path's: after k of K
-            steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
+        stray: δ, how far a coordinate's own fraction of its way may be from the path's: after k of
+            K steps it lies between k/K − δ and k/K + δ. 0 is the straight line, 1 leaves the path
             free.
 
     Cost:
@@ -81,7 +81,7 @@ class Guided(Path):
         _check_options(self.steps, self.fraction)
         if not 0 <= self.stray <= 1:
             raise InputError(
-                f"stray is a part of the way between 0 (the straight line) and 1 (no bound), not {self.stray}."
+                f"stray is a fraction of the way between 0 (the straight line) and 1 (no bound), not {self.stray}."
             )
 
     @property
@@ -115,7 +115,8 @@ class SAMP(Path):
         steps: gradients, and segments: each covers a K-th of the L1 distance.
         fraction: of all coordinates, how many move at a time.
         first: "highest": what raises F most moves first; "lowest": what lowers it most.
-        tie: coordinates whose change of F is within this part of the last one chosen move with it.
+        tie: coordinates whose change of F is within this fraction of the last one chosen move with
+            it.
 
     Cost:
         Cost and properties are those of ``Guided``.
@@ -170,7 +171,7 @@ def _check_options(steps: int, fraction: float) -> None:
         raise InputError(f"A path takes at least one step, not {steps}.")
     if not 0 < fraction <= 1:
         raise InputError(
-            f"fraction is a part of the coordinates, above 0 and at most 1, not {fraction}."
+            f"fraction is a fraction of the coordinates, above 0 and at most 1, not {fraction}."
         )
 
 
@@ -199,9 +200,9 @@ class _StepOptions:
     tie: float = 0.0
 
     def band(self, step: int) -> tuple[float, float]:
-        """Between which parts of its way every coordinate lies after ``step`` of the steps."""
-        part = step / self.steps
-        return max(part - self.stray, 0.0), min(part + self.stray, 1.0)
+        """Between which fractions of its way every coordinate lies after ``step`` of the steps."""
+        along = step / self.steps
+        return max(along - self.stray, 0.0), min(along + self.stray, 1.0)
 
 
 def _walk(
@@ -246,7 +247,7 @@ def _steps(
 def _move(
     at: Tensor, cost: Tensor, far: Tensor, total: Tensor, step: int, moves: _StepOptions
 ) -> Tensor:
-    """Where the coordinates (M, n) are after ``step``, each a part of its way.
+    """Where the coordinates (M, n) are after ``step``, each a fraction of its way.
 
     Those that lag are brought up to the band; the others go towards the band's end, cheapest first.
     """
@@ -263,6 +264,8 @@ def _move(
     )
     moved_fully = at_most(cost, moved.full)
     moved_part = torch.lerp(
-        moved_fully.to(room), at_most(cost, moved.partly).maximum(moved_fully).to(room), moved.part
+        moved_fully.to(room),
+        at_most(cost, moved.partly).maximum(moved_fully).to(room),
+        moved.fraction,
     )
     return torch.lerp(at, at.new_tensor(high), moved_part)

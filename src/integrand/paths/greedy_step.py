@@ -1,9 +1,9 @@
 """The step of greedy paths: coordinates of least cost move first, until a distance is covered.
 
-Groups before the last go all the way that is open to them, the last goes a part of it, all alike;
-which they are is read off the costs:
+Groups before the last go all the way that is open to them, the last goes a fraction of it, all
+alike; which they are is read off the costs:
 
-    cost ≤ full  all the way        full < cost ≤ partly  a part of it        above  not at all
+    cost ≤ full  all the way        full < cost ≤ partly  a fraction        above  not at all
 
 Rows are decided all at once and do not look at each other. Masks are numbers, 0 or 1: on a CPU
 arithmetic takes a tenth of the time that choosing by booleans does.
@@ -21,11 +21,11 @@ from torch import Tensor
 @dataclass(frozen=True, eq=False)
 class GreedyStep:
     """What moves, for every row (M, 1): costs up to ``full`` all the way, dearer ones up to
-    ``partly`` a ``part`` of it."""
+    ``partly`` a ``fraction`` of it."""
 
     full: Tensor
     partly: Tensor
-    part: Tensor
+    fraction: Tensor
 
 
 def group_of(fraction: float, coordinates: int) -> int:
@@ -45,10 +45,10 @@ def cheapest(
     Args:
         room: (M, n) how far each may move; 0 for those whose cost is ``shut``.
         enough: (M, 1) distances that count as covered.
-        tie: costs within this part of the dearest of a group move with it.
+        tie: costs within this fraction of the dearest of a group move with it.
     """
     full = partly = torch.full_like(distance, -torch.inf, dtype=cost.dtype)
-    part = torch.zeros_like(distance)
+    fraction = torch.zeros_like(distance)
     rest, busy = distance, distance.abs() > enough
     for _ in range(-(-cost.shape[1] // group)):
         if not bool(busy.any()):
@@ -58,12 +58,12 @@ def cheapest(
         gained = at_most(left, limit).to(room).mul_(room).sum(1, keepdim=True)
         last = busy & (rest <= gained)
         partly = torch.where(last, limit, partly)
-        part = torch.where(last, rest / gained, part)
+        fraction = torch.where(last, rest / gained, fraction)
         busy = busy & ~last
         full = torch.where(busy, limit, full)
         rest = torch.where(busy, rest - gained, rest)
         busy = busy & (rest > enough)
-    return GreedyStep(full, partly, part)
+    return GreedyStep(full, partly, fraction)
 
 
 def at_most(numbers: Tensor, limit: Tensor | float) -> Tensor:

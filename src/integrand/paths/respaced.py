@@ -47,10 +47,10 @@ class NonUniform(Path):
         by: "change": every piece carries an equal share of Σ |ΔF|, as in Integrated Decision
             Gradients and non-uniform interpolation; "left", "midpoint": lengths that bound the
             error of the rule of that name best, from differences of the pilot's values.
-        even: the part of the pieces that is spread evenly (a tenth), so that none is longer than 1
-            / (even · steps): F may rest where ∇F does not, and a pilot may miss a change that
-            begins and ends inside a cell. With ``by="change", even=0`` every piece carries exactly
-            1/K of the change.
+        even: the fraction of the pieces that is spread evenly (a tenth), so that none is longer
+            than 1 / (even · steps): F may rest where ∇F does not, and a pilot may miss a change
+            that begins and ends inside a cell. With ``by="change", even=0`` every piece carries
+            exactly 1/K of the change.
 
     Cost:
         pilot + 1 values per reference, and one piece's nodes × steps gradients. Memory does not
@@ -89,7 +89,7 @@ class NonUniform(Path):
             )
         if not 0 <= self.even <= 1:
             raise InputError(
-                f"even= is the part of the steps that is spread evenly, from 0 to 1, not {self.even}."
+                f"even= is the fraction of the steps that is spread evenly, from 0 to 1, not {self.even}."
             )
 
     def __call__(self, field: Field, start: Tensor, end: Tensor) -> Iterator[Segment]:

@@ -52,7 +52,8 @@ class Spectral(Path):
 
     Args:
         steps: how many pieces; the path is straight between its corners at α = 0, 1/steps, …, 1.
-        overlap: ω in (0, 1], the part of the way that one component takes; 1 is the straight line.
+        overlap: ω in (0, 1], the fraction of the way that one component takes; 1 is the straight
+            line.
         basis: what x − b is taken apart by: ``SVD(joint=False)``, ``DCT()``, ``Haar(levels=4)``,
             ``Pyramid(levels=4)``, or a callable change (N, C, H, W) → ``Split``.
         gate: how a component enters: "linear", "cosine", "sigmoid" (steepness 12), "step" (at once,

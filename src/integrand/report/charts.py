@@ -35,7 +35,7 @@ _GRID = "#d9d9d4"
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """How a method is drawn."""
 
     colour: str
@@ -44,21 +44,21 @@ class Look:
     filled: bool
 
 
-def looks(comparison: Comparison) -> dict[str, Look]:
+def method_styles(comparison: Comparison) -> dict[str, MethodStyle]:
     """Methods in colours, which go round with other dashes; controls in grey."""
-    looks_by_name: dict[str, Look] = {}
+    styles: dict[str, MethodStyle] = {}
     controls = comparison.scores.controls
     for i, name in enumerate(name for name in comparison.scores.methods if name not in controls):
         again = i // len(_PALETTE)
         line = "solid" if not again else _DASHES[(again - 1) % len(_DASHES)]
-        looks_by_name[name] = Look(
+        styles[name] = MethodStyle(
             _PALETTE[i % len(_PALETTE)], line, _MARKERS[i % len(_MARKERS)], not again
         )
     for i, name in enumerate(controls):
-        looks_by_name[name] = Look(
+        styles[name] = MethodStyle(
             MUTED, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)], False
         )
-    return {name: looks_by_name[name] for name in comparison.scores.methods}
+    return {name: styles[name] for name in comparison.scores.methods}
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -68,21 +68,23 @@ def curves(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0
     """Mean curves side by side, with the standard error of the mean."""
     curves_by_metric = {name: comparison.scores.curves[name] for name in metrics}
     figure, axes = _figure(len(curves_by_metric), width, 3.3)
-    drawn = looks(comparison)
+    drawn = method_styles(comparison)
     for panel, (metric, curve) in zip(axes, curves_by_metric.items(), strict=True):
         at = np.linspace(0, 1, curve.shape[2])
-        for rows, (name, look) in zip(curve, drawn.items(), strict=True):
+        for rows, (name, style) in zip(curve, drawn.items(), strict=True):
             rows = rows[~np.isnan(rows).any(1)]
             if not len(rows):
                 continue
             mean = rows.mean(0)
-            panel.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=1.4, label=name)
+            panel.plot(
+                at, mean, color=style.colour, linestyle=style.line, linewidth=1.4, label=name
+            )
             if len(rows) > 1:
                 error = rows.std(0, ddof=1) / len(rows) ** 0.5
                 panel.fill_between(
-                    at, mean - error, mean + error, color=look.colour, alpha=0.13, linewidth=0
+                    at, mean - error, mean + error, color=style.colour, alpha=0.13, linewidth=0
                 )
-        _framed(panel, f"{metric} ({_better(comparison, metric)})", "share of features", "score")
+        _framed(panel, f"{metric} ({_better(comparison, metric)})", "fraction of features", "score")
         panel.set_xlim(0, 1)
         panel.margins(y=0.03)
     _legend(figure, axes)
@@ -97,7 +99,7 @@ def boxes(comparison: Comparison, metrics: Sequence[str], *, width: float = 9.0)
     interval above it."""
     scores = comparison.scores
     figure, axes = _figure(len(metrics), width, 0.75 + 0.36 * len(scores.methods))
-    drawn = looks(comparison)
+    drawn = method_styles(comparison)
     for panel, metric in zip(axes, metrics, strict=True):
         order = _order(comparison, metric)
         for row, name in enumerate(order):
@@ -115,7 +117,7 @@ def _box(
     axes: Axes,
     row: int,
     values: Numbers,
-    look: Look,
+    style: MethodStyle,
     comparison: Comparison,
     name: str,
     metric: str,
@@ -132,25 +134,25 @@ def _box(
         return
     if len(values) >= _LEAST:
         five, quarter, median, three, most = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
-        axes.plot([five, quarter], [row, row], color=look.colour, linewidth=0.9)
-        axes.plot([three, most], [row, row], color=look.colour, linewidth=0.9)
+        axes.plot([five, quarter], [row, row], color=style.colour, linewidth=0.9)
+        axes.plot([three, most], [row, row], color=style.colour, linewidth=0.9)
         axes.barh(
             row,
             three - quarter,
             0.44,
             quarter,
-            facecolor=_pale(look.colour),
-            edgecolor=look.colour,
+            facecolor=_pale(style.colour),
+            edgecolor=style.colour,
             linewidth=0.9,
         )
-        axes.plot([median, median], [row - 0.22, row + 0.22], color=look.colour, linewidth=1.6)
+        axes.plot([median, median], [row - 0.22, row + 0.22], color=style.colour, linewidth=1.6)
     if len(values) <= _POINTS:  # one under another, so that few are seen for few
         spread = row + 0.14 * (np.arange(len(values)) % 3 - 1)
         axes.plot(
             values,
             spread,
             ".",
-            color=look.colour,
+            color=style.colour,
             markersize=2.6 if len(values) >= _LEAST else 5,
             alpha=0.55,
             markeredgewidth=0,
@@ -173,11 +175,11 @@ def pareto(
     check_choice("cost=", cost, column)
     spent = {name: numbers[column[cost]] for name, numbers in comparison.cost().items()}
     figure, axes = _figure(len(metrics), width, 3.5)
-    drawn = looks(comparison)
+    drawn = method_styles(comparison)
     known = [v for v in spent.values() if v > 0]
     wide = bool(known) and max(known) > 10 * min(known)
     for panel, metric in zip(axes, metrics, strict=True):
-        for name, look in drawn.items():
+        for name, style in drawn.items():
             summary = comparison.summaries[name, metric]
             if summary.n == 0:
                 continue
@@ -185,13 +187,13 @@ def pareto(
                 panel.plot(
                     [spent[name]] * 2,
                     [summary.low, summary.high],
-                    color=look.colour,
+                    color=style.colour,
                     linewidth=0.9,
                     alpha=0.7,
                 )
-            face = look.colour if look.filled else "none"
+            face = style.colour if style.filled else "none"
             panel.plot(
-                spent[name], summary.mean, look.marker, color=look.colour, markerfacecolor=face, markersize=6, label=name,
+                spent[name], summary.mean, style.marker, color=style.colour, markerfacecolor=face, markersize=6, label=name,
                 linestyle="none", clip_on=False, zorder=3,
             )  # fmt: skip
         best = front(comparison, metric, spent)

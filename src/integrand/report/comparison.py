@@ -139,7 +139,7 @@ class MethodRow:
 
 
 @dataclass(frozen=True)
-class Judged:
+class MetricVerdict:
     """A metric: its verdict, its table."""
 
     name: str
@@ -152,7 +152,7 @@ class Judged:
     high: str
 
 
-def judged(comparison: Comparison, metric: str) -> Judged:
+def metric_verdict(comparison: Comparison, metric: str) -> MetricVerdict:
     """The record of a metric for the page: its verdict and its methods in order of their means."""
     rows = {row["method"]: row for row in comparison.table() if row["metric"] == metric}
     sign = -1 if comparison.scores.is_higher(metric) else 1
@@ -167,7 +167,7 @@ def judged(comparison: Comparison, metric: str) -> Judged:
     ]
     low, high = (min(ends), max(ends)) if ends else (math.nan, math.nan)
     verdict = comparison.verdict(metric)
-    return Judged(
+    return MetricVerdict(
         metric,
         "higher is better" if comparison.scores.is_higher(metric) else "lower is better",
         verdict.words,
@@ -236,10 +236,10 @@ def matrices(comparison: Comparison) -> list[Matrix]:
     if agreed is None:
         return []
     ranks, first = agreed.mean()
-    share = f"{100 * agreed.top:g} %"
+    top_percent = f"{100 * agreed.top:g} %"
     return [
         _matrix("Order of all features (rank correlation)", agreed.methods, ranks),
-        _matrix(f"First {share} of features in common", agreed.methods, first),
+        _matrix(f"First {top_percent} of features in common", agreed.methods, first),
     ]
 
 
@@ -330,7 +330,7 @@ def page(comparison: Comparison, *, title: str = "Which method for this model?")
             title=title,
             comparison=comparison,
             scores=scores,
-            metrics=[judged(comparison, metric) for metric in scores.metrics],
+            metrics=[metric_verdict(comparison, metric) for metric in scores.metrics],
             level=f"{100 * comparison.sure.level:g} %",
             alpha=f"{comparison.sure.alpha:.2g}",
             boxes=charts.svg(plot_boxes(comparison), "boxes"),
@@ -394,7 +394,7 @@ def fragment(comparison: Comparison) -> str:
         "seconds",
     )
     for metric in comparison.scores.metrics:
-        record = judged(comparison, metric)
+        record = metric_verdict(comparison, metric)
         cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
         rows = "".join(_fragment_row(line) for line in record.lines)
         words = (

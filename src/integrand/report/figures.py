@@ -93,16 +93,18 @@ def plot(
             write_figure(figure, path)
         return figure
     shown = _chosen(examples, len(attribution))
-    look = import_module(".panels", __package__)
+    drawing = import_module(".panels", __package__)
     panels: list[Panel] = []
     if kind == "waterfall":
         panels.append(import_module(".columns", __package__).Waterfall(attribution, shown, top))
     for name, part in parts(attribution) if kind != "waterfall" else ():
         if _drawn_as(kind, part) == "bars":
             labels = part.feature_names or None if names is None else names
-            panels.append(look.Bars(part, name, shown, scale, _names_of(labels, name, part), top))
+            panels.append(
+                drawing.Bars(part, name, shown, scale, _names_of(labels, name, part), top)
+            )
         else:
-            images = look.Images(
+            images = drawing.Images(
                 part,
                 name,
                 shown,
@@ -115,7 +117,7 @@ def plot(
             panels.append(images)
     count = len(attribution)
     remark = f"the first {_MOST} of {count} examples" if examples is None and count > _MOST else ""
-    drawn: Figure = look.draw(attribution, shown, panels, remark, _titles_of(titles, len(shown)))
+    drawn: Figure = drawing.draw(attribution, shown, panels, remark, _titles_of(titles, len(shown)))
     if path is not None:
         write_figure(drawn, path)
     return drawn

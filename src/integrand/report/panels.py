@@ -331,11 +331,11 @@ class Bars:
         if spread is None:
             return
         at = np.arange(len(lengths))
-        look: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 2}
+        style: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 0.9, "capsize": 2}
         if along == "x":
-            axes.errorbar(lengths, at, xerr=spread, **look)
+            axes.errorbar(lengths, at, xerr=spread, **style)
         else:
-            axes.errorbar(at, lengths, yerr=spread, **look)
+            axes.errorbar(at, lengths, yerr=spread, **style)
 
     def _draw_long(self, axes: Axes, lengths: Numbers, colours: list[str]) -> None:
         limit = self.limit or 1.0

@@ -3,7 +3,7 @@
 from ..core.renamed import renamed as _renamed
 from . import path_weights as path_weights
 from .adaptive.adaptive import Adaptive as Adaptive
-from .adaptive.secant import Chords as Chords
+from .adaptive.chords import Chords as Chords
 from .ascent import Ascent as Ascent
 from .base import Integrated as Integrated
 from .base import Rule as Rule

@@ -71,14 +71,14 @@ class IDGI(Rule):
         share = segment.start.new_zeros(segment.start.shape).flatten(0, 2)
         self._stream(field, segment, node_values, share)
         if segment.at_start is not None:
-            piece, lane = node_values.moving.nonzero(as_tuple=True)
-            first = _Nodes(piece, lane, torch.zeros_like(piece))
+            piece, path = node_values.moving.nonzero(as_tuple=True)
+            first = _Nodes(piece, path, torch.zeros_like(piece))
             if len(piece):
                 _add_credit(
                     share,
                     node_values,
                     first,
-                    segment.at_start.gradient.flatten(0, 2)[first.place(node_values.lanes)],
+                    segment.at_start.gradient.flatten(0, 2)[first.place(node_values.paths)],
                 )
         integrated = Integrated.ensure(share.reshape(segment.start.shape))
         return Integrated(
@@ -98,12 +98,12 @@ class IDGI(Rule):
         """
         first = 0 if segment.at_start is None else 1
         free = node_values.moving[:, None].expand(-1, self.n - first, -1)
-        piece, node, lane = (numbers.flip(0) for numbers in free.nonzero(as_tuple=True))
+        piece, node, path = (numbers.flip(0) for numbers in free.nonzero(as_tuple=True))
         if not len(piece):
             return
-        nodes = _Nodes(piece, lane, node + first)
+        nodes = _Nodes(piece, path, node + first)
         begins, finishes = (
-            row_picker(side, nodes.place(node_values.lanes))
+            row_picker(side, nodes.place(node_values.paths))
             for side in (segment.start, segment.end)
         )
         times = (torch.arange(self.n, dtype=torch.float64) / self.n).to(segment.start)
@@ -119,25 +119,25 @@ class IDGI(Rule):
             _add_credit(share, node_values, chunk, evaluation.gradient)
 
         field.stream(
-            lane % segment.leading[2], make, use, segment.start[0, 0, 0], whole=node_values.lanes
+            path % segment.leading[2], make, use, segment.start[0, 0, 0], whole=node_values.paths
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Nodes:
-    """Some nodes: which piece each is on (N,), in which lane of the R·B, and which of the piece's n
+    """Some nodes: which piece each is on (N,), on which of the R·B paths, and which of the piece's n
     it is."""
 
     piece: Tensor
-    lane: Tensor
+    path: Tensor
     node: Tensor
 
     def at(self, part: slice) -> _Nodes:
-        return _Nodes(self.piece[part], self.lane[part], self.node[part])
+        return _Nodes(self.piece[part], self.path[part], self.node[part])
 
-    def place(self, lanes: int) -> Tensor:
-        """The piece and the lane, numbered over (K, R·B)."""
-        return self.piece * lanes + self.lane
+    def place(self, paths: int) -> Tensor:
+        """The piece and the path, numbered over (K, R·B)."""
+        return self.piece * paths + self.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,28 +161,28 @@ class _NodeValues:
     def of(cls, field: Field, segment: Segment, n: int) -> _NodeValues:
         """What the path has paid for, and F at ends that come with no gradient."""
         pieces, references, batch = segment.leading
-        lanes = references * batch
+        paths = references * batch
         moving = moving_pieces(segment)
         after = _next_places(segment, moving, n)
-        value = segment.start.new_full((pieces, n + 1, lanes), float("nan"))
+        value = segment.start.new_full((pieces, n + 1, paths), float("nan"))
         if segment.at_start is not None:
-            value[:, 0] = segment.at_start.value.reshape(pieces, lanes)
+            value[:, 0] = segment.at_start.value.reshape(pieces, paths)
         if segment.at_end is not None:
-            value[:, n] = segment.at_end.value.reshape(pieces, lanes)
+            value[:, n] = segment.at_end.value.reshape(pieces, paths)
         else:
             wanted = moving & (after == _end_places(after, n))
             end_values = value[:, n].reshape(segment.leading)
-            value[:, n] = filled(field, segment.end, end_values, wanted).reshape(pieces, lanes)
+            value[:, n] = filled(field, segment.end, end_values, wanted).reshape(pieces, paths)
         return cls(n, value.reshape(-1), moving, after)
 
     @property
-    def lanes(self) -> int:
+    def paths(self) -> int:
         return self.moving.shape[1]
 
     @property
     def begin(self) -> Tensor:
         """F where each piece begins (K, R·B)."""
-        return self.values.reshape(len(self.moving), self.n + 1, self.lanes)[:, 0]
+        return self.values.reshape(len(self.moving), self.n + 1, self.paths)[:, 0]
 
     @property
     def end(self) -> Tensor:
@@ -191,13 +191,13 @@ class _NodeValues:
 
     def place(self, nodes: _Nodes) -> Tensor:
         """Where F at these nodes stands (N,)."""
-        return (nodes.piece * (self.n + 1) + nodes.node) * self.lanes + nodes.lane
+        return (nodes.piece * (self.n + 1) + nodes.node) * self.paths + nodes.path
 
     def change(self, nodes: _Nodes) -> Tensor:
         """By how much F changes from each node to the one after it (N,)."""
         place = self.place(nodes)
         onward = torch.where(
-            nodes.node == self.n - 1, self.after[nodes.piece, nodes.lane], place + self.lanes
+            nodes.node == self.n - 1, self.after[nodes.piece, nodes.path], place + self.paths
         )
         return self.values[onward] - self.values[place]
 
@@ -205,7 +205,7 @@ class _NodeValues:
 def _add_credit(share: Tensor, node_values: _NodeValues, nodes: _Nodes, gradient: Tensor) -> None:
     """Each change of F, shared out along the gradient (N, \\*s) at the node before it."""
     credit = _squared_portions(gradient) * over(node_values.change(nodes), gradient)
-    share.index_add_(0, nodes.place(node_values.lanes), credit)
+    share.index_add_(0, nodes.place(node_values.paths), credit)
 
 
 def _squared_portions(gradient: Tensor) -> Tensor:
@@ -220,20 +220,20 @@ def _squared_portions(gradient: Tensor) -> Tensor:
 def _end_places(after: Tensor, n: int) -> Tensor:
     """Where F at the end of each piece stands in a table (K, n + 1, R·B) that has a place of its
     own for it."""
-    pieces, lanes = after.shape
-    places = torch.arange(pieces * (n + 1) * lanes, device=after.device)
-    return places.reshape(pieces, n + 1, lanes)[:, n]
+    pieces, paths = after.shape
+    places = torch.arange(pieces * (n + 1) * paths, device=after.device)
+    return places.reshape(pieces, n + 1, paths)[:, n]
 
 
 def _next_places(segment: Segment, moving: Tensor, n: int) -> Tensor:
     """The same, but where the next piece that moves begins with it, the place of that: it comes
     free with its gradient."""
-    pieces, lanes = moving.shape
+    pieces, paths = moving.shape
     own_places = _end_places(moving, n)
     if segment.at_end is not None or not is_chained(segment):
         return own_places
     number = torch.arange(pieces, device=moving.device)[:, None]
     coming = torch.where(moving, number, pieces).flip(0).cummin(0).values.flip(0)[1:]
     coming = torch.cat([coming, torch.full_like(own_places[:1], pieces)])
-    lane = torch.arange(lanes, device=moving.device)
-    return torch.where(coming < pieces, coming * (n + 1) * lanes + lane, own_places)
+    path = torch.arange(paths, device=moving.device)
+    return torch.where(coming < pieces, coming * (n + 1) * paths + path, own_places)

@@ -72,7 +72,7 @@ class MonteCarlo(Rule):
     def _draws(self, segment: Segment) -> Tensor:
         """Where gradients are taken, (n, K, R, B)."""
         leading = segment.leading
-        first, of = segment.lanes or (0, leading[1])
+        first, of = segment.reference_block or (0, leading[1])
         draws = of * self.n
         nodes = []
         for begin in segment.clock[0].tolist():
@@ -80,8 +80,8 @@ class MonteCarlo(Rule):
             strata = torch.randperm(draws, generator=stream)
             inside = torch.rand(draws, generator=stream, dtype=torch.float64)
             nodes.append(((strata + inside) / draws).reshape(self.n, of))
-        lanes = torch.stack(nodes, 1)[:, :, first : first + leading[1]]
-        return lanes[..., None].to(segment.start).expand(self.n, *leading)
+        drawn = torch.stack(nodes, 1)[:, :, first : first + leading[1]]
+        return drawn[..., None].to(segment.start).expand(self.n, *leading)
 
     def __call__(self, field: Field, segment: Segment) -> Integrated:
         if field.flat:  # nothing is left to chance but which references there are
@@ -93,7 +93,7 @@ class MonteCarlo(Rule):
         if jumping is not None:
             return jumping
         leading = segment.leading
-        of = segment.lanes[1] if segment.lanes else leading[1]
+        of = segment.reference_block[1] if segment.reference_block else leading[1]
         t = self._draws(segment)
         # The fewer references there are, the more groups it takes to know how far they may be off.
         groups = min(self.n, max(2, -(-_FREEDOM // of) + 1))
@@ -101,9 +101,9 @@ class MonteCarlo(Rule):
         sizes = torch.bincount(group)
         weights = (1 / sizes.double())[group].to(t)[:, None, None, None].expand_as(t)
         means = mean_gradients(field, segment, t, weights, group, groups)
-        part = (sizes.double() / self.n).to(t)
-        share = torch.tensordot(part, means, 1).mul_(segment.step)
+        fraction = (sizes.double() / self.n).to(t)
+        share = torch.tensordot(fraction, means, 1).mul_(segment.step)
         if groups == 1:
             return Integrated(share, share.new_full(leading, torch.inf))
-        means.mul_(segment.step).sub_(share).mul_(over((part / (groups - 1)).sqrt(), means))
+        means.mul_(segment.step).sub_(share).mul_(over((fraction / (groups - 1)).sqrt(), means))
         return Integrated(share, total(means.square(), 4).sum(0).sqrt(), noise=means)

@@ -152,7 +152,7 @@ class Saturation:
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise InputError(
-                f"fraction is the part of F's largest value that is reached, above 0 and at most 1, not {self.fraction}."
+                f"fraction is that of F's largest value that is reached, above 0 and at most 1, not {self.fraction}."
             )
         if self.pilot < 1:
             raise InputError(f"A pilot needs at least one cell, not {self.pilot}.")

@@ -104,30 +104,30 @@ class BaselineShapley(Rule):
 
     def _sampled(self, switches: _Switches, permutations: int) -> Integrated:
         segment = switches.segment
-        lanes = segment.lanes or (0, segment.leading[1])
+        reference_block = segment.reference_block or (0, segment.leading[1])
         # The fewer references there are, the more groups it takes to know how far they may be off.
-        groups = min(permutations, max(2, -(-_FREEDOM // lanes[1]) + 1))
+        groups = min(permutations, max(2, -(-_FREEDOM // reference_block[1]) + 1))
         group = torch.arange(permutations) * groups // permutations
         sizes = torch.bincount(group)
         means = switches.start.new_zeros(groups, *switches.moves.shape)
         block = max(1, _RANKS // max(1, switches.moves.numel()))
         for first in range(0, permutations, block):
             orders = range(first, min(first + block, permutations))
-            drawn = torch.stack([self._order(switches, order, lanes) for order in orders])
+            drawn = torch.stack([self._order(switches, order, reference_block) for order in orders])
             gains = _gains(switches, drawn)
             means.index_add_(0, group[first : orders.stop].to(gains.device), gains)
         means /= over(sizes.to(means), means)
-        part = (sizes.double() / permutations).to(means)
-        share = switches.split(torch.tensordot(part, means, 1))
+        fraction = (sizes.double() / permutations).to(means)
+        share = switches.split(torch.tensordot(fraction, means, 1))
         begin, end = (values.reshape(segment.leading) for values in switches.ends)
         if groups == 1:
             return Integrated(share, share.new_full(segment.leading, torch.inf), begin, end)
         noise = torch.stack([switches.split(mean) for mean in means]).sub_(share)
-        noise.mul_(over((part / (groups - 1)).sqrt(), noise))
+        noise.mul_(over((fraction / (groups - 1)).sqrt(), noise))
         error = total(noise.square(), 4).sum(0).sqrt()
         return Integrated(share, error, begin, end, noise)
 
-    def _order(self, switches: _Switches, order: int, lanes: tuple[int, int]) -> Tensor:
+    def _order(self, switches: _Switches, order: int, reference_block: tuple[int, int]) -> Tensor:
         """One order of the features for each piece and reference: the place (K, R, 1, N) that each
         feature has in it."""
         pieces, references, _ = switches.segment.leading
@@ -135,11 +135,11 @@ class BaselineShapley(Rule):
         drawn = torch.stack(
             [
                 torch.rand(
-                    lanes[1],
+                    reference_block[1],
                     switches.moves.shape[-1],
                     generator=generator(self.seed, begin, order),
                     dtype=torch.float64,
-                )[lanes[0] : lanes[0] + references]
+                )[reference_block[0] : reference_block[0] + references]
                 for begin in begins
             ]
         ).argsort(dim=-1)
@@ -177,18 +177,18 @@ class _Switches:
     def start(self) -> Tensor:
         return self.segment.start
 
-    def values(self, lane: Tensor, switched: Callable[[slice], Tensor]) -> Tensor:
-        """F (n,) at points of lanes (n,), numbered over (K, R, B), whose features ``switched(part)``
+    def values(self, line: Tensor, switched: Callable[[slice], Tensor]) -> Tensor:
+        """F (n,) at points of lines (n,), numbered over (K, R, B), whose features ``switched(part)``
         (m, N) are those of the end."""
-        values = self.start.new_empty(len(lane))
-        if not len(lane):
+        values = self.start.new_empty(len(line))
+        if not len(line):
             return values
         begins, finishes, groups = (
-            row_picker(points, lane) for points in (self.start, self.segment.end, self.groups)
+            row_picker(points, line) for points in (self.start, self.segment.end, self.groups)
         )
 
         def make(part: slice) -> Tensor:
-            row = torch.arange(part.start, part.stop, device=lane.device)
+            row = torch.arange(part.start, part.stop, device=line.device)
             begin = begins(row)
             mask = switched(part).gather(1, groups(row).reshape(len(row), -1))
             return torch.where(mask.reshape(begin.shape), finishes(row), begin)
@@ -197,7 +197,7 @@ class _Switches:
             values[part] = evaluation.value
 
         batch = self.segment.leading[2]
-        self.field.stream(lane % batch, make, use, self.start[0, 0, 0], gradient=False)
+        self.field.stream(line % batch, make, use, self.start[0, 0, 0], gradient=False)
         return values
 
     def split(self, gains: Tensor) -> Tensor:
@@ -215,25 +215,25 @@ def _gains(switches: _Switches, places: Tensor) -> Tensor:
     """What each feature adds to F in each of P orders (P, K, R, B, N), given by the ``places`` of
     features in them (P, K, R, 1, N)."""
     moves = switches.moves
-    orders, features, lanes = len(places), moves.shape[-1], moves[..., 0].numel()
+    orders, features, lines = len(places), moves.shape[-1], moves[..., 0].numel()
     # Features that do not move come last, and are not switched: the value would be the same.
-    keys = torch.where(moves, places, features).reshape(orders * lanes, features)
+    keys = torch.where(moves, places, features).reshape(orders * lines, features)
     order = keys.argsort(dim=1, stable=True)
     rank = torch.empty_like(order).scatter_(
         1, order, torch.arange(features, device=order.device).expand_as(order)
     )
-    moving = moves.sum(-1).reshape(-1).repeat(orders)  # (P·lanes,)
+    moving = moves.sum(-1).reshape(-1).repeat(orders)  # (P·lines,)
     step = torch.arange(features + 1, device=order.device)
-    walked = switches.start.new_empty(orders * lanes, features + 1)
+    walked = switches.start.new_empty(orders * lines, features + 1)
     begin, end = (values.repeat(orders)[:, None] for values in switches.ends)
     walked[:] = torch.where(step < 1, begin, end)
     between = (step >= 1) & (step < moving[:, None])
     row, switched = between.nonzero(as_tuple=True)
     walked[between] = switches.values(
-        row % lanes, lambda part: rank[row[part]] < switched[part, None]
+        row % lines, lambda part: rank[row[part]] < switched[part, None]
     )
     gained = walked.diff(dim=1).gather(1, rank)
-    return torch.where(moves.reshape(lanes, features).repeat(orders, 1), gained, 0).reshape(
+    return torch.where(moves.reshape(lines, features).repeat(orders, 1), gained, 0).reshape(
         orders, *moves.shape
     )
 
@@ -249,14 +249,14 @@ def _all_coalitions(switches: _Switches) -> Tensor:
             f"All coalitions of {features} features are 2^{features}: draw orders (permutations=100), or group features "
             f"(features=) into {_MOST_FEATURES} at most."
         )
-    lanes = switches.moves[..., 0].numel()
+    lines = switches.moves[..., 0].numel()
     number = torch.arange(2**features, device=switches.start.device)
     member = (number[:, None] >> torch.arange(features, device=number.device)) & 1 == 1
-    worth = switches.start.new_empty(len(number), lanes)
+    worth = switches.start.new_empty(len(number), lines)
     worth[0], worth[-1] = switches.ends
-    row = torch.arange(lanes * max(0, len(number) - 2), device=number.device)
-    values = switches.values(row % lanes, lambda part: member[row[part] // lanes + 1])
-    worth[1:-1] = values.reshape(-1, lanes)
+    row = torch.arange(lines * max(0, len(number) - 2), device=number.device)
+    values = switches.values(row % lines, lambda part: member[row[part] // lines + 1])
+    worth[1:-1] = values.reshape(-1, lines)
     size = member.sum(1)
     factor = torch.tensor(
         [

@@ -16,8 +16,8 @@ from ..explain import explain
 from ..expressions.names import target as spelled_target
 from ..expressions.names import text_target
 from ..images.models import ImageModel
-from ..integration.attribution import Attribution
-from ..metrics import judge
+from ..integration.attribution import Attribution, ExplainerLike
+from ..metrics import Metric, judge
 from ..text import explain as explain_texts
 from .language import TextModel
 from .recipe import Recipe
@@ -49,7 +49,7 @@ class RowExplainer(ABC):
     words: tuple[str, ...] = ()
     """Columns of words that the table of rows has."""
 
-    def __init__(self, recipe: Recipe, method: Any, *, sized: bool) -> None:
+    def __init__(self, recipe: Recipe, method: str | ExplainerLike, *, sized: bool) -> None:
         self.recipe, self.method = recipe, method
         self.target = self.target_of(recipe.method.target)
         self.options: dict[str, Any] = {}
@@ -67,7 +67,7 @@ class RowExplainer(ABC):
         """Explain rows, as the source read them."""
 
     @abstractmethod
-    def score(self, x: Any, attribution: Attribution, metric: Any) -> Tensor:
+    def score(self, x: Any, attribution: Attribution, metric: Metric | str) -> Tensor:
         """What a metric says of each row's map (n,)."""
 
 
@@ -80,7 +80,7 @@ class NumberExplainer(RowExplainer):
     """
 
     def __init__(
-        self, module: Any, recipe: Recipe, method: Any, dtype: torch.dtype, device: str, *, sized: bool
+        self, module: Any, recipe: Recipe, method: str | ExplainerLike, dtype: torch.dtype, device: str, *, sized: bool
     ) -> None:  # fmt: skip
         super().__init__(recipe, method, sized=sized)
         self.module, self.dtype, self.device = module, dtype, device
@@ -105,7 +105,7 @@ class NumberExplainer(RowExplainer):
             raise InputError("A run stores maps of one input tensor; these are of several.")
         return RowMaps(attribution, attribution.values.detach())
 
-    def score(self, x: Any, attribution: Attribution, metric: Any) -> Tensor:
+    def score(self, x: Any, attribution: Attribution, metric: Metric | str) -> Tensor:
         return judge(self.module, self._numbers(x), attribution, metric, target=self.target)
 
 
@@ -113,7 +113,12 @@ class ImageExplainer(NumberExplainer):
     """Pictures, whose baselines in words need the model's normalisation."""
 
     def __init__(
-        self, model: ImageModel, recipe: Recipe, method: Any, dtype: torch.dtype, device: str
+        self,
+        model: ImageModel,
+        recipe: Recipe,
+        method: str | ExplainerLike,
+        dtype: torch.dtype,
+        device: str,
     ) -> None:
         super().__init__(model.module, recipe, method, dtype, device, sized=True)
         self.options["normalisation"] = model.normalisation
@@ -124,7 +129,9 @@ class TextExplainer(RowExplainer):
 
     words = ("tokens",)
 
-    def __init__(self, model: TextModel, recipe: Recipe, method: Any, device: str) -> None:
+    def __init__(
+        self, model: TextModel, recipe: Recipe, method: str | ExplainerLike, device: str
+    ) -> None:
         super().__init__(recipe, method, sized=True)
         if recipe.method.metrics:
             raise InputError(_NOT_OF_TEXTS)
@@ -161,5 +168,5 @@ class TextExplainer(RowExplainer):
         maps = [torch.nn.functional.pad(s, (0, width - len(s))) for s in result.scores]
         return RowMaps(result.attribution, torch.stack(maps).detach(), {"tokens": result.tokens})
 
-    def score(self, x: Any, attribution: Attribution, metric: Any) -> Tensor:
+    def score(self, x: Any, attribution: Attribution, metric: Metric | str) -> Tensor:
         raise InputError(_NOT_OF_TEXTS)

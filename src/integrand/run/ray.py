@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..core.optional import optional
@@ -90,7 +91,7 @@ class Ray(Engine):
                 yield from self._window(data, job, window, min(most, len(window)))
 
     def _window(
-        self, data: Any, job: Job, shards: Sequence[int], workers: int
+        self, data: ModuleType, job: Job, shards: Sequence[int], workers: int
     ) -> Iterator[ManifestEntry]:
         # A block for each shard: its line comes as soon as it is done, and nothing else is lost
         # with it.
@@ -116,7 +117,7 @@ class Ray(Engine):
                     )
                 yield entry
 
-    def _is_local(self, ray: Any) -> bool:
+    def _is_local(self, ray: ModuleType) -> bool:
         """Whether Ray is, or is to be, on this machine's loopback interface alone."""
         if self.address is None:
             return True
@@ -161,7 +162,7 @@ class Ray(Engine):
             finally:
                 ray.shutdown()
 
-    def _connect(self, ray: Any) -> None:
+    def _connect(self, ray: ModuleType) -> None:
         options: dict[str, Any] = {"address": self.address}
         if self.address is None:
             options = {
@@ -211,7 +212,7 @@ def _error(text: str) -> Exception:
 
 
 @contextmanager
-def _quiet(data: Any) -> Iterator[None]:
+def _quiet(data: ModuleType) -> Iterator[None]:
     """While this lasts, Ray Data draws no bars of its own, and tells of errors alone."""
     logger = logging.getLogger("ray.data")
     level = logger.level

@@ -213,26 +213,26 @@ def _toml(text: str, name: str) -> dict[str, Any]:
 
 def differences(first: Recipe, second: Recipe) -> list[str]:
     """Entries by which two recipes differ, such as ``method.seed``."""
-    one, other = first.document(), second.document()
+    ours, theirs = first.document(), second.document()
     return sorted(
         f"{section}.{entry}"
-        for section in one
-        for entry in one[section]
-        if one[section][entry] != other[section][entry]
+        for section in ours
+        for entry in ours[section]
+        if ours[section][entry] != theirs[section][entry]
     )
 
 
 def _sentence(error: Any) -> str:
     """What pydantic found, on one line: the first three entries and what is wrong with each."""
-    found = error.errors(include_url=False)
-    said = []
-    for entry in found[:3]:
+    faults = error.errors(include_url=False)
+    sentences = []
+    for entry in faults[:3]:
         place = ".".join(str(part).removesuffix("_") for part in entry["loc"]) or "recipe"
         if entry["type"] == "extra_forbidden":
-            said.append(f"{place} is no entry of a recipe")
+            sentences.append(f"{place} is no entry of a recipe")
         elif entry["type"] == "missing":
-            said.append(f"{place} is missing")
+            sentences.append(f"{place} is missing")
         else:
-            said.append(f"{place}: {entry['msg'].removeprefix('Value error, ')}")
-    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(said) + more + "."
+            sentences.append(f"{place}: {entry['msg'].removeprefix('Value error, ')}")
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return "; ".join(sentences) + more + "."

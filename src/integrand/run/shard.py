@@ -30,7 +30,7 @@ from ..expressions.names import metric as spelled_metric
 from ..fields import Field
 from ..fields.adopt import adopting
 from ..images.models import ImageModel, as_image_model, load_model
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, ExplainerLike
 from ..model.doors import door_of
 from ..model.network import parameter_dtype
 from ..tables.results import per_example
@@ -338,7 +338,7 @@ class ExplainedRows:
 
 
 def _explainer(
-    model: Any, source: Source, recipe: Recipe, method: Any, device: str
+    model: Any, source: Source, recipe: Recipe, method: str | ExplainerLike, device: str
 ) -> tuple[RowExplainer, torch.dtype]:
     """What explains the rows, and the type of its numbers: that of the model's weights."""
     if isinstance(model, TextModel):

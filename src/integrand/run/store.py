@@ -330,7 +330,7 @@ class ShardStore:
         """The bytes of the keys of a Zarr array of so many rows."""
         zarr = optional("zarr", extra="run", needs=_NEEDS)
         contents: dict[str, Any] = {}
-        made = zarr.create_array(
+        stored = zarr.create_array(
             zarr.storage.MemoryStore(contents),
             shape=(rows, *array.shape),
             dtype=array.dtype,
@@ -340,7 +340,7 @@ class ShardStore:
             compressors=zarr.codecs.ZstdCodec(level=3, checksum=True),
         )
         if content is not None:
-            made[:] = content
+            stored[:] = content
         return {key: value.to_bytes() for key, value in contents.items()}
 
     # --- one driver -----------------------------------------------------------------------------------------------

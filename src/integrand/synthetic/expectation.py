@@ -174,9 +174,9 @@ def _kernel(known: Tensor) -> Tensor:
         math.factorial(s) * math.factorial(features - s - 1) / math.factorial(features)
         for s in range(features)
     ]
-    share = torch.tensor([*orders, 0.0], dtype=torch.float64)
+    weight = torch.tensor([*orders, 0.0], dtype=torch.float64)
     size = known.sum(1)
-    with_it, without = share[(size - 1).clamp_min(0)], share[size]
+    with_it, without = weight[(size - 1).clamp_min(0)], weight[size]
     return torch.where(known.T, with_it, -without)
 
 

@@ -49,7 +49,7 @@ def check_path(
     * The same call gives the same path; each example's path does not depend on its neighbours, nor
       a reference's on those beside it (but for pieces of no length). A path that goes another way
       for each reference says so: ``placed(places (R, B)) -> path`` is told which number each has,
-      and then goes the same way for it in any company.
+      and then goes the same way for it in any batch.
     * Nothing given is changed, and no global generator is drawn from.
 
     Without arguments the problem is three features, two references, three examples; give your own
@@ -209,7 +209,7 @@ def _check_same_way(alone: list[_Piece], among: list[_Piece], count: str, messag
     alone_moving, among_moving = _moving(alone), _moving(among)
     say(
         len(alone_moving) == len(among_moving),
-        f"{message}: {count} {len(alone_moving)} pieces, in company {len(among_moving)}.",
+        f"{message}: {count} {len(alone_moving)} pieces, among others {len(among_moving)}.",
     )
     for (_, _, start, _), (_, _, expected, _) in zip(alone_moving, among_moving, strict=True):
         close(start, expected, message)

@@ -220,9 +220,12 @@ def _check_independence(rule: Rule, segment: Segment, integrated: Integrated) ->
     for r in range(references):
         single = slice(r, r + 1)
         # Random nodes are stratified over the references; which of them this is stands in its
-        # lanes.
+        # reference_block.
         part = Segment(
-            segment.start[:, single], segment.end[:, single], segment.clock, lanes=(r, references)
+            segment.start[:, single],
+            segment.end[:, single],
+            segment.clock,
+            reference_block=(r, references),
         )
         close(
             _share(rule, Function(smooth), part),

@@ -168,7 +168,7 @@ def check_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> None:
 # --- kinds of texts ---------------------------------------------------------------------------------------------------
 
 
-def _encoded(tokenizer: Tokenizer, text: str, output: Any) -> Encoded:
+def _encoded(tokenizer: Tokenizer, text: str, output: Mapping[str, Any]) -> Encoded:
     ids = tuple(int(number) for number in output["input_ids"])
     offsets = tuple((int(a), int(b)) for a, b in output["offset_mapping"])
     special = special_ids(tokenizer)
@@ -214,7 +214,7 @@ def encoded_ids(
     )
 
 
-def _types(output: Any, ids: Sequence[int]) -> tuple[int, ...]:
+def _types(output: Mapping[str, Any], ids: Sequence[int]) -> tuple[int, ...]:
     types = output.get("token_type_ids")
     return () if types is None else tuple(int(number) for number in types)
 

@@ -213,12 +213,12 @@ class TextJob:
         tally = _Tally(prepared.options.get("progress", False))
         for pack in packs:
             moves = pack.taken(prepared.beginning.moves)
-            own = Beginning(pack.taken(vectors), moves, pack.start(start)).still(pack)
-            changed = {"baseline": own.start} if "baseline" in prepared.options else {}
+            beginning = Beginning(pack.taken(vectors), moves, pack.start(start)).still(pack)
+            changed = {"baseline": beginning.start} if "baseline" in prepared.options else {}
             of_pack = dataclasses.replace(
                 prepared,
                 questions=prepared.questions.at(pack.order),
-                beginning=own,
+                beginning=beginning,
                 options={**prepared.options, **changed, "progress": tally.of_pack()},
             )
             attributions = self._explained(of_pack, pack.rows, pack.order)

@@ -103,10 +103,15 @@ class LanguageModel:
         """What it is called in messages."""
         return type(self.module).__name__
 
+    @property
+    def module_config(self) -> Any:
+        """The configuration that the model carries; None for modules without one."""
+        return getattr(self.module, "config", None)
+
     @cached_property
     def config(self) -> Any:
         """Its configuration, that of the part which reads text; None for modules without one."""
-        config = getattr(self.module, "config", None)
+        config = self.module_config
         text_part = getattr(config, "get_text_config", None)
         if text_part is None or self.setting("is_encoder_decoder", of=config):
             return config
@@ -281,7 +286,7 @@ class LanguageModel:
     def padding(self, pad: int) -> Iterator[None]:
         """While this lasts its configuration knows the id of padding: classifiers that read on from
         the last token look for it there, and refuse several rows without one."""
-        config = getattr(self.module, "config", None)
+        config = self.module_config
         if config is None or self.setting("pad_token_id", of=config) is not None:
             yield
             return

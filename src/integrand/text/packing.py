@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..baselines import Given
-from ..integration.attribution import Attribution
+from ..integration.attribution import Attribution, Explainer
 from ..integration.join import concat
 from .layout import Row
 
@@ -88,17 +88,17 @@ class Pack:
     def laid_back(self, attribution: Attribution, vectors: Tensor) -> Attribution:
         """An attribution of these rows with its maps in the slots of ``vectors`` (B, T, D): zeros,
         or the vectors themselves, where there are none."""
-        own = vectors[torch.tensor(self.order, device=vectors.device)]
+        packed = vectors[torch.tensor(self.order, device=vectors.device)]
         frames = attribution.frames
         if frames is not None:
-            frames = dataclasses.replace(frames, points=self._spread(frames.points, own))
+            frames = dataclasses.replace(frames, points=self._spread(frames.points, packed))
         return dataclasses.replace(
             attribution,
-            values=self._spread(attribution.values, torch.zeros_like(own)),
-            inputs=self._spread(attribution.inputs, own),
-            shares=self._spread(attribution.shares, torch.zeros_like(own)),
-            baselines=self._spread(attribution.baselines, own),
-            notes={name: self._note(note, own) for name, note in attribution.notes.items()},
+            values=self._spread(attribution.values, torch.zeros_like(packed)),
+            inputs=self._spread(attribution.inputs, packed),
+            shares=self._spread(attribution.shares, torch.zeros_like(packed)),
+            baselines=self._spread(attribution.baselines, packed),
+            notes={name: self._note(note, packed) for name, note in attribution.notes.items()},
             frames=frames,
         )
 
@@ -123,7 +123,7 @@ class Pack:
         return wide
 
 
-def joined(parts: Sequence[Attribution], packs: Sequence[Pack], method: Any) -> Attribution:
+def joined(parts: Sequence[Attribution], packs: Sequence[Pack], method: Explainer) -> Attribution:
     """Attributions of packs, laid back, as one of all rows in their order; ``method`` is what
     explained them, started from the references of all."""
     same = [dataclasses.replace(part, method=method) for part in parts]

@@ -84,7 +84,7 @@ class TextAnswer(Target):
 
     by_row: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         answers = output_tensor(outputs)
         return answers.sum(1) if self.column is None else answers[:, self.column]
 
@@ -105,7 +105,7 @@ class _TokenProbability(Target):
     inverse: Callable[[Tensor], Tensor]
     by_row: ClassVar[bool] = True
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         return self.inverse(self.answer(outputs, index))
 
 

@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..paths import NeighbourGraph
-from .models import LanguageModel
+from .models import LanguageModel, Tokenizer
 
 _Key = tuple[Any, ...]
 _GRAPHS: WeakKeyDictionary[nn.Module, dict[_Key, NeighbourGraph]] = WeakKeyDictionary()
 
 
-def neighbours_of(model: LanguageModel, tokenizer: Any, count: int) -> NeighbourGraph:
+def neighbours_of(model: LanguageModel, tokenizer: Tokenizer | None, count: int) -> NeighbourGraph:
     """The neighbour graph of a model's words, as far as it is known.
 
     Args:

@@ -28,7 +28,7 @@ class BackwardRule(Protocol):
 
     Attributes:
         layers: the rule knows the model's layers by their weights, so that the model itself must
-            run, and no faster double of it.
+            run, and no faster copy of it.
     """
 
     @property

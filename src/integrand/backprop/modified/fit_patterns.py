@@ -46,7 +46,7 @@ class Sums:
     over all."""
 
     def __init__(self, weight: Tensor, *, positive: bool) -> None:
-        self.weight = double(weight)
+        self.weight = in_float64(weight)
         self.dtype = weight.dtype
         self.positive = positive
         self.rectified = False
@@ -59,10 +59,10 @@ class Sums:
         """More inputs ``h`` of a call that made so many numbers of them."""
         rows = call.batched(h)
         outputs_per_row = max(1, outputs // max(1, len(rows)))
-        bias = None if call.bias is None else double(call.bias)
+        bias = None if call.bias is None else in_float64(call.bias)
         for chunk in torch.split(rows, max(1, _CHUNK_ELEMENTS // outputs_per_row)):
             if len(chunk):
-                self._add(double(chunk), call, bias)
+                self._add(in_float64(chunk), call, bias)
 
     def _add(self, h: Tensor, call: LinearCall, bias: Tensor | None) -> None:
         with torch.enable_grad():
@@ -217,7 +217,7 @@ def _moved(value: T, device: torch.device | None) -> T | Tensor:
     return value.to(device) if isinstance(value, Tensor) and device is not None else value
 
 
-def double(t: Tensor) -> Tensor:
+def in_float64(t: Tensor) -> Tensor:
     """A copy in float64, on the CPU where the device has none."""
     device = torch.device("cpu") if t.device.type == "mps" else t.device
     return t.detach().to(device).to(torch.float64, copy=True)

@@ -31,7 +31,7 @@ from ...errors import InputError, ModelError
 from ...model.autograd import gradients
 from ...model.network import Network
 from .base import Changed, During, check_open
-from .fit_patterns import ESTIMATORS, Batch, PatternData, Sums, double, fitted
+from .fit_patterns import ESTIMATORS, Batch, PatternData, Sums, fitted, in_float64
 from .linear_calls import LinearCall, Names, with_factor
 
 _NEEDS = "Saving and loading patterns"
@@ -364,7 +364,7 @@ def _pattern(name: str, values: Tensor, sums: Sums) -> Pattern:
 def _fingerprint(weight: Tensor) -> tuple[float, float, float]:
     w = weight.detach().flatten()
     w = w.cpu() if w.device.type == "mps" else w
-    sample = double(w[:: max(1, len(w) // _SAMPLE)])
+    sample = in_float64(w[:: max(1, len(w) // _SAMPLE)])
     waves = torch.cos(1.7 * torch.arange(len(sample), dtype=torch.float64, device=sample.device))
     return (
         float(w.sum(dtype=torch.float64)),

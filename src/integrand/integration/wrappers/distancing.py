@@ -68,8 +68,8 @@ class ArtificialDistancing(Wrapper):
         A = A_f ⊙ [feature among the first ``keep`` of Σ|A_f| and of every Σ|A_{f_t}|]
 
     The user's model is copied and not touched. ``notes["fit"]`` (T, 1, B) is each support's R²;
-    ``notes["kept"]`` (1, 1, B) the part of features that is left. Zeros are features that did not
-    persist; what they would have had is in ``residual``.
+    ``notes["kept"]`` (1, 1, B) the fraction of features that is left. Zeros are features that did
+    not persist; what they would have had is in ``residual``.
 
     Args:
         method: any method.
@@ -83,10 +83,10 @@ class ArtificialDistancing(Wrapper):
             the copies are in eval mode, so norms keep their statistics and nothing is dropped.
         rate: the learning rate.
         batch: rows of a minibatch.
-        held: the part of each class that is held out, to see whether a support has learnt
+        held: the fraction of each class that is held out, to see whether a support has learnt
             (``fit``).
         fit: an R² on what was held out below this is warned of (``SupportWarning``).
-        keep: the part of features that counts as important.
+        keep: the fraction of features that counts as important.
         features: what a feature is: "auto" is pixels for images, else tokens or columns.
         seed: of the split and of the minibatches; nothing global is touched.
         supports: support regressors that are trained already (``trained``); without them every call
@@ -154,11 +154,11 @@ class ArtificialDistancing(Wrapper):
             )
         if not 0 < self.held < 1:
             raise InputError(
-                f"held is the part of the data that is held out, between 0 and 1, not {self.held}."
+                f"held is the fraction of the data that is held out, between 0 and 1, not {self.held}."
             )
         if not 0 < self.keep <= 1:
             raise InputError(
-                f"keep is the part of features that counts as important, between 0 and 1, not {self.keep}."
+                f"keep is the fraction of features that counts as important, between 0 and 1, not {self.keep}."
             )
 
     @one_call
@@ -265,7 +265,8 @@ class ArtificialDistancing(Wrapper):
         return _TrainingSet(examples, outputs, side, direction, float(gap), learnt, held_out)
 
     def _split(self, side: Tensor) -> tuple[Tensor, Tensor]:
-        """Which examples are learnt from, and which are held out: the same part of both classes."""
+        """Which examples are learnt from, and which are held out: the same fraction of both
+        classes."""
         learnt, held_out = [], []
         for number, in_class in enumerate((side > 0, side < 0)):
             members = in_class.nonzero()[:, 0]

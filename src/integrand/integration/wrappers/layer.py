@@ -38,7 +38,7 @@ from ...model.replay import ReplayPlan
 from ...paths import Path, Straight
 from ...rules import Integrated, Rule
 from .. import Method, UntilTolerance
-from ..assemble import Watch, judged, residual_of
+from ..assemble import Watch, residual_of, with_converged
 from ..assemble import core as core_of
 from ..attribution import INCOMPLETE, Attribution, Explainer, ExplainerLike, Wrapper, as_explainer
 from ..cost import Cost, Stopwatch, measured
@@ -183,7 +183,9 @@ class Layered(Wrapper):
         attribution = self._with_site_names(layer_field.sites)._with_real_change(
             attribution, core, layer_field, inputs.value, change, settled, cost
         )
-        return self._by_map(layer_field, judged(attribution, self.method) if apart else attribution)
+        return self._by_map(
+            layer_field, with_converged(attribution, self.method) if apart else attribution
+        )
 
     def _from_the_layer(
         self,
@@ -268,7 +270,7 @@ class Layered(Wrapper):
     def _judge_summed_runs(self, field: LayerField, attribution: Attribution) -> Attribution:
         """Runs that take back what others give leave a small map with the error of large ones."""
         before = attribution.converged
-        attribution = judged(attribution, self.method)
+        attribution = with_converged(attribution, self.method)
         attribution = dataclasses.replace(attribution, converged=attribution.converged & before)
         lost = before & ~attribution.converged
         if bool(lost.any()):

@@ -105,7 +105,7 @@ class Sequential(Wrapper):
                     field.at(example),
                 )
                 pair_field.memory = OutputCache(inputs, fixed_start.outputs(example))
-                progress.part = len(moving) / len(pairs)
+                progress.fraction = len(moving) / len(pairs)
                 with _incomplete() as warned:
                     attribution = runs(fixed_start.starting(self.method, begin), pair_field, inputs)
                 self._check_start(attribution, begin)
@@ -219,9 +219,9 @@ class _Progress:
 
     def __init__(self, watch: Watch | None) -> None:
         self.watch = watch
-        self.part = 1.0
+        self.fraction = 1.0
 
     def __call__(self, tally: CallCount) -> None:
         assert self.watch is not None
-        expected = None if tally.expected is None else round(tally.expected * self.part)
+        expected = None if tally.expected is None else round(tally.expected * self.fraction)
         self.watch(dataclasses.replace(tally, expected=expected))

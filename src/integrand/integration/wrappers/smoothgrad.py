@@ -208,7 +208,7 @@ class _RunningSums:
         self.base = RunningMean(first.base)
         self.begin = RunningMean(first.change)
         self.weights = RunningMean(first.weights)
-        self.alike = True
+        self.same_references = True
         self.converged = torch.ones_like(first.converged)
         self.outputs: list[Tensor] = []
 
@@ -217,8 +217,10 @@ class _RunningSums:
             (attribution.values.square() if self.reduce == "square" else attribution.values)[None]
         )
         self.base.add(attribution.base[None])
-        self.alike = self.alike and attribution.weights.shape == self.first.weights.shape
-        if self.alike:
+        self.same_references = (
+            self.same_references and attribution.weights.shape == self.first.weights.shape
+        )
+        if self.same_references:
             self.begin.add((attribution.output - attribution.change)[None])
             self.weights.add(attribution.weights[None])
         self.converged &= attribution.converged
@@ -240,17 +242,19 @@ class _RunningSums:
         """The rest of the attribution, for x itself: F(x) (B,), and where its paths began, where
         that is one place for all draws."""
         begin = self.first.baselines
-        fixed = self.alike and begin is not None and same_start(begin, fixed_start.references)
+        fixed = (
+            self.same_references and begin is not None and same_start(begin, fixed_start.references)
+        )
         # Methods that take as many references as they need take another number for every draw: what
         # counts is their mean.
-        weights = self.weights.value if self.alike else torch.ones_like(output)[None]
-        start = self.begin.value if self.alike else self.base.value[None]
+        weights = self.weights.value if self.same_references else torch.ones_like(output)[None]
+        start = self.begin.value if self.same_references else self.base.value[None]
         return {
             "output": output,
             "weights": weights,
             "change": output - start,
             "baselines": begin if fixed else None,
-            "names": self.first.names if self.alike else ("all references",),
+            "names": self.first.names if self.same_references else ("all references",),
             "fitness": None,
             "criterion": "",
             "reasons": (),

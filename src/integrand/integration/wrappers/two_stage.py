@@ -60,7 +60,7 @@ class TwoStage(Wrapper, Integrator):
             starts[r, b][None],
             x[b],
             output=paths.output[b],
-            places=r[None],
+            reference_numbers=r[None],
         )
         paths.shares[r, b], paths.error[r, b] = fine.shares[0], fine.error[0]
         chance = None

@@ -105,7 +105,7 @@ class UntilTolerance(Wrapper, Integrator):
                     _of_examples(chunk, busy),
                     x[busy],
                     output=output,
-                    lanes=(begin, len(references)),
+                    reference_block=(begin, len(references)),
                 )
                 drawn.add(paths, chunk, busy)
                 del paths, chunk  # before the next are made

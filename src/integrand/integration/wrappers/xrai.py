@@ -83,7 +83,7 @@ class XRAI(Wrapper):
         full algorithm (PAIR-code/saliency 0.2.1), number for number. It differs in four things: its
         ranking begins at 1; it segments the model's own numbers also where colours are known; its
         Integrated Gradients are the mean of gradients at 100 even places, both ends as much as the
-        others, which is off by O(1/100); and its option to stop at a part of the image, and the
+        others, which is off by O(1/100); and its option to stop at a fraction of the image, and the
         fast algorithm, which looks at each segment once, are left out.
 
     Example:

@@ -55,7 +55,7 @@ class _Effects(Metric):
     score: Score = "output"
 
     def _effects(self, subject: Subject, cells: Cells) -> tuple[Tensor, Tensor]:
-        """E[(F(x) − F(x with i redrawn))²] (B, N), and the part of it that is rounding (B,)."""
+        """E[(F(x) − F(x with i redrawn))²] (B, N), and how much of it is rounding (B,)."""
         effects = changes_alone(subject, cells, self.fill, self.score).double().square().mean(0)
         return effects, noise_of(subject.whole(self.score)).square()
 
@@ -132,8 +132,8 @@ class NonSensitivity(_Effects):
     the rounding of F are none.
 
     Args:
-        eps: what counts as zero: |φ_i| up to this part of the largest |φ|, and a root mean square
-            effect up to this part of the largest.
+        eps: what counts as zero: |φ_i| up to this fraction of the largest |φ|, and a root mean
+            square effect up to this fraction of the largest.
         share: divide by the number of features.
         fill: as in ``MonotonicityCorrelation``.
         features: as in ``MonotonicityCorrelation``.
@@ -169,7 +169,9 @@ class NonSensitivity(_Effects):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < 1:
-            raise InputError(f"eps= is a part of the largest, from 0 to below 1, not {self.eps}.")
+            raise InputError(
+                f"eps= is a fraction of the largest, from 0 to below 1, not {self.eps}."
+            )
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
         cells = Cells.of(self.features, subject.x)
@@ -198,7 +200,7 @@ class Monotonicity(Metric):
     whose score never moves, which every order would pass.
 
     Args:
-        how: "every": 1 or 0, as published; "share": the share of steps that do not fall.
+        how: "every": 1 or 0, as published; "share": the fraction of steps that do not fall.
         fill: what is there before features come: a number, a tensor, a name, or any baseline.
         steps: equal parts the features come in, at most one each; None for one feature at a time
             whatever their number.

@@ -41,7 +41,7 @@ class SensitivityN(Metric):
             (T, D), elements otherwise; an int is square patches; a label map superpixels.
         score: "output", the scalar that the map explains, "probability" of its class, or a target.
         points: how many n there are unless ``sizes`` says.
-        most: the largest of them, as a share of all features.
+        most: the largest of them, as a fraction of all features.
         seed: of the subsets, the same for all maps and examples.
 
     Raises:
@@ -90,7 +90,7 @@ class SensitivityN(Metric):
             raise InputError("sizes= names at least one n.")
         if not 0 < self.most < 1 or self.points < 1:
             raise InputError(
-                f"points= is at least 1 and most= a share below 1, not {self.points} and {self.most}."
+                f"points= is at least 1 and most= a fraction below 1, not {self.points} and {self.most}."
             )
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
@@ -132,7 +132,7 @@ class FaithfulnessCorrelation(Metric):
     Undefined (NaN) and errors as for ``SensitivityN``.
 
     Args:
-        size: k: a count, or a share of the features.
+        size: k: a count, or a fraction of the features.
         runs: how many subsets.
         fill: as in ``SensitivityN``.
         features: as in ``SensitivityN``.
@@ -149,8 +149,8 @@ class FaithfulnessCorrelation(Metric):
 
     Peers:
         Quantus' FaithfulnessCorrelation agrees (to 1e-5 for the same subsets) with
-        features="elements"; its 224 elements are a share of 0.0015 of an ImageNet picture, and its
-        "black" is the smallest number of the example.
+        features="elements"; its 224 elements are a fraction of 0.0015 of an ImageNet picture, and
+        its "black" is the smallest number of the example.
 
     References:
         Bhatt, Weller, Moura, "Evaluating and aggregating feature-based model explanations", IJCAI

@@ -214,7 +214,7 @@ class _Cut(Metric):
     def __post_init__(self) -> None:
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise InputError(
-                f"sparsity= is the share left out of the explanation, between 0 and 1, or None for soft masks; not {self.sparsity}."
+                f"sparsity= is the fraction left out of the explanation, between 0 and 1, or None for soft masks; not {self.sparsity}."
             )
 
     def without(self, subject: Subject, maps: Maps, score: Score, *, alone: bool) -> Tensor:
@@ -487,7 +487,7 @@ class Unfaithfulness(_Cut):
 @metric("sparsity")
 @part
 class Sparsity(Metric):
-    """Sparsity: the share of features that a map leaves out. 0 to 1; higher is smaller.
+    """Sparsity: the fraction of features that a map leaves out. 0 to 1; higher is smaller.
 
         1 − |S| / |G|,      S = { i : φ_i > threshold }
 

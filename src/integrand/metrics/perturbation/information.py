@@ -109,7 +109,7 @@ class _Information(Metric):
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The pictures (M · thresholds, H, W, C) of an example, and their bytes (M, thresholds):
         the same for every score."""
-        counts = [int((hidden.size - 1) * share) + 1 for share in self.thresholds]
+        counts = [int((hidden.size - 1) * fraction) + 1 for fraction in self.thresholds]
 
         def rendered() -> tuple[NDArray[Any], NDArray[Any]]:
             shown = [

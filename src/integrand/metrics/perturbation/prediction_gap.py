@@ -33,7 +33,7 @@ class _Gap(Metric):
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise InputError(
-                f"share= is the part of the features that is important, between 0 and 1, not {self.share}."
+                f"share= is the fraction of the features that is important, between 0 and 1, not {self.share}."
             )
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:

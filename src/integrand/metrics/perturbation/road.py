@@ -53,7 +53,7 @@ class ROAD(_Road):
     Needs integrand[curves] (scipy).
 
     Args:
-        shares: r, the part that is removed, rounded down to whole features.
+        shares: r, the fraction that is removed, rounded down to whole features.
         fill: noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
             model's own numbers; any other fill.
         score: "probability", or "accuracy": whether the class explained is still predicted, 0 or 1
@@ -99,7 +99,7 @@ class ROADLeRF(_Road):
     As published, r is what is kept. Cost, pitfalls and peers are as in ``ROAD``.
 
     Args:
-        shares: r, the part that is kept, rounded down to whole features.
+        shares: r, the fraction that is kept, rounded down to whole features.
         fill: noisy linear imputation, ``ig.baselines.Imputed(noise=0.01)``, the noise in the
             model's own numbers; any other fill.
         score: "probability", or "accuracy": whether the class explained is still predicted.

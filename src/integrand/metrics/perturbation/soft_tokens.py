@@ -51,8 +51,8 @@ def chances(scores: Tensor, mass: Tensor) -> Tensor:
         full |= beyond
     rest = left - q.sum(-1, keepdim=True)
     idle = real & (q == 0)
-    share = rest / idle.sum(-1, keepdim=True).clamp_min(1)
-    return torch.where(idle & (rest > 1e-9), share, q).clamp(0, 1)
+    fill = rest / idle.sum(-1, keepdim=True).clamp_min(1)
+    return torch.where(idle & (rest > 1e-9), fill, q).clamp(0, 1)
 
 
 @part
@@ -68,7 +68,7 @@ class _SoftTokens(Metric):
 
     def __post_init__(self) -> None:
         if not 0 < self.retained < 1:
-            raise InputError(f"retained= is a share between 0 and 1, not {self.retained}.")
+            raise InputError(f"retained= is a fraction between 0 and 1, not {self.retained}.")
         whole("draws", self.draws, least=1)
 
     def measure(self, subject: Subject, maps: Maps) -> Tensor:
@@ -77,8 +77,8 @@ class _SoftTokens(Metric):
         groups = feature_map(self.features, x)
         scores = feature_scores(maps.values, groups)
         counts = (scores[0] > float("-inf")).sum(-1)
-        share = self.retained if self.keep else 1 - self.retained
-        q = chances(scores, share * counts)
+        fraction = self.retained if self.keep else 1 - self.retained
+        q = chances(scores, fraction * counts)
         stays = q if self.keep else 1 - q
         index = groups.expand(x.shape).reshape(1, len(x), -1).expand(len(stays), -1, -1)
         stays = stays.gather(2, index).reshape(len(stays), *x.shape)
@@ -124,7 +124,7 @@ class SoftComprehensiveness(_SoftTokens):
     amount is replaced for every map, so that a map with many large scores has no advantage.
 
     Args:
-        retained: the share of the numbers that stays, on average.
+        retained: the fraction of the numbers that stays, on average.
         draws: of which numbers stay; the same for all maps and examples.
         fill: what replaces a number: a number or a tensor in the space of the inputs, mostly the
             embedding of [MASK] or of padding.
@@ -163,7 +163,7 @@ class SoftSufficiency(_SoftTokens):
     Cost, pitfalls, peers and sources as for ``SoftComprehensiveness``.
 
     Args:
-        retained: the share of the numbers that stays, on average.
+        retained: the fraction of the numbers that stays, on average.
         draws: of which numbers stay; the same for all maps and examples.
         fill: what replaces a number: a number or a tensor in the space of the inputs.
         features: "auto": tokens for (T, D), columns for (F,), pixels for images.

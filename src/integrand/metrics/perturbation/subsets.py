@@ -97,20 +97,23 @@ class Cells:
         return chosen.to(self.present.device)
 
     def sized(self, size: float, name: str = "size") -> Tensor:
-        """(1 or B,) how many features ``size`` means: a count, or a share of them between 0 and 1.
+        """(1 or B,) how many features ``size`` means: a count, or a fraction of them between 0 and
+        1.
 
         Raises:
             InputError: for none of the features, and for all or more of them.
         """
         counts = self.counts
         if isinstance(size, bool) or size <= 0:
-            raise InputError(f"{name}= is a number of features or a share of them, not {size}.")
+            raise InputError(f"{name}= is a number of features or a fraction of them, not {size}.")
         if isinstance(size, int):
             sizes = torch.full_like(counts, size)
         elif size < 1:
             sizes = (size * counts).round().long().clamp_min(1)
         else:
-            raise InputError(f"{name}={size} is no share below 1; a number of features is an int.")
+            raise InputError(
+                f"{name}={size} is no fraction below 1; a number of features is an int."
+            )
         fewest = int((counts - sizes).min())
         if fewest < 1:
             raise InputError(

@@ -18,7 +18,7 @@ from ..maps import Explainer, Maps, explained
 from ..perturbation.subsets import Cells
 from ..task import Subject
 from .reset_weights import unlearning
-from .similarity import alike, check_similarity
+from .similarity import check_similarity, map_similarity
 
 
 @metric("mprt")
@@ -107,7 +107,9 @@ class MPRT(Metric):
                     [self._explained(method, fresh, subject.x) for method in methods]
                 )
                 curve.append(
-                    alike(values, random, self.similarity, self.features, absolute=self.absolute)
+                    map_similarity(
+                        values, random, self.similarity, self.features, absolute=self.absolute
+                    )
                 )
         return torch.stack(curve, -1)
 
@@ -266,8 +268,8 @@ def entropy(values: Tensor, present: Tensor, bins: int) -> Tensor:
     counts = values.new_zeros(*values.shape[:-1], bins).scatter_add_(
         -1, place, present.to(values.dtype)
     )
-    share = counts / counts.sum(-1, keepdim=True)
-    return -torch.xlogy(share, share).sum(-1)
+    frequency = counts / counts.sum(-1, keepdim=True)
+    return -torch.xlogy(frequency, frequency).sum(-1)
 
 
 mprt = functional(MPRT)

@@ -17,7 +17,7 @@ from ...fields.base import outputs_of
 from ..base import Metric, functional, metric
 from ..maps import Maps, explained
 from ..task import Subject
-from .similarity import alike, check_similarity
+from .similarity import check_similarity, map_similarity
 
 
 @metric("random_logit")
@@ -83,7 +83,7 @@ class RandomLogit(Metric):
         methods = maps.explainers()
         field = self._another(subject.field, subject.x)
         changed_maps = torch.stack([explained(method, field, subject.x) for method in methods])
-        return alike(
+        return map_similarity(
             maps.values, changed_maps, self.similarity, self.features, absolute=self.absolute
         )
 

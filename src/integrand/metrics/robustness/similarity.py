@@ -25,7 +25,7 @@ def check_similarity(similarity: str) -> None:
     check_choice("similarity=", similarity, SIMILARITIES)
 
 
-def alike(
+def map_similarity(
     first: Tensor,
     second: Tensor,
     similarity: str,

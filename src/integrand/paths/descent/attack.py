@@ -198,6 +198,6 @@ class _Chase(Target):
     which: Tensor
     sign: float
 
-    def __call__(self, outputs: Any, index: Tensor) -> Tensor:
+    def __call__(self, outputs: object, index: Tensor) -> Tensor:
         lead, odds = Lead(self.which)(outputs, index), LogOdds(self.which)(outputs, index)
         return self.sign * (lead.detach() + (odds - odds.detach()))

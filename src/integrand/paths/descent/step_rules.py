@@ -36,7 +36,7 @@ class Relative:
     def __post_init__(self) -> None:
         if not self.fraction > 0:
             raise InputError(
-                f"fraction is a part of the data's range, above 0, not {self.fraction}."
+                f"fraction is a fraction of the data's range, above 0, not {self.fraction}."
             )
 
 

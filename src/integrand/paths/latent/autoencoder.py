@@ -132,9 +132,9 @@ class Borrowed:
         return rows
 
     def pulled(
-        self, codes: Tensor, look: Callable[[slice, Tensor], Evaluation]
+        self, codes: Tensor, evaluate: Callable[[slice, Tensor], Evaluation]
     ) -> tuple[Tensor, Evaluation, Tensor]:
-        """D of codes (N, L), what ``look`` evaluates there, and its gradient pulled back to the
+        """D of codes (N, L), what ``evaluate`` computes there, and its gradient pulled back to the
         codes: J_Dᵀ ∇F(D(z)) (N, L)."""
         rows = self.like.new_empty(len(codes), *self.like.shape)
         value, gradient, slope = (
@@ -148,7 +148,7 @@ class Borrowed:
                 leaf = codes[part].clone().requires_grad_()
                 decoded = self._decoded(leaf)
                 with gradients(False):
-                    evaluation = look(part, decoded.detach())
+                    evaluation = evaluate(part, decoded.detach())
                 pulled = _pull_back(decoded, leaf, evaluation.gradient)
             rows[part], slope[part] = decoded.detach(), pulled
             value[part], gradient[part] = evaluation.value, evaluation.gradient

@@ -46,8 +46,8 @@ def guided(
     flattest coordinates go first.
 
     Groups of the ``fraction`` of all coordinates, among those that have not arrived; the last one
-    goes a part of its way, straight or along an arc. ``total`` (N,) is the distance at the start of
-    the walk. Rows do not look at each other.
+    goes a fraction of its way, straight or along an arc. ``total`` (N,) is the distance at the
+    start of the walk. Rows do not look at each other.
     """
     distance = (goal - z).abs()
     arrived = at_most(distance, _CLOSE * distance.amax(1, keepdim=True))
@@ -61,7 +61,7 @@ def guided(
     partly = mixed(
         torch.where(moved_partly, z, 0),
         torch.where(moved_partly, goal, 0),
-        moved.part[:, 0],
+        moved.fraction[:, 0],
         slerp=slerp,
     )
     return torch.where(moved_fully, goal, torch.where(moved_partly, partly, z))

@@ -24,7 +24,7 @@ from .autoencoder import Borrowed
 
 _STACK_ELEMENTS = 1 << 23  # corners are stacked up to about this many numbers at a time
 
-Look = Callable[[Tensor], Evaluation]
+Evaluate = Callable[[Tensor], Evaluation]
 
 
 def pieces(ends: int) -> int:
@@ -36,16 +36,16 @@ def pieces(ends: int) -> int:
     return ends
 
 
-def looking(field: Field, references: int, batch: int, device: torch.device) -> Look:
+def evaluator(field: Field, references: int, batch: int, device: torch.device) -> Evaluate:
     """Evaluations of points (K, R, B, \\*s)."""
     example = torch.arange(batch, device=device).repeat(references)
 
-    def look(points: Tensor) -> Evaluation:
+    def evaluate(points: Tensor) -> Evaluation:
         return field.rows(points.flatten(0, 2), example.repeat(len(points))).reshape(
             *points.shape[:3]
         )
 
-    return look
+    return evaluate
 
 
 def leg(
@@ -54,11 +54,11 @@ def leg(
     ends: int,
     clock: tuple[int, int],
     paid: tuple[Evaluation, Evaluation] | None = None,
-    look: Look | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Iterator[Segment]:
     """``ends`` even pieces from start to end (R, B, \\*s), step ``clock[0]`` of ``clock[1]``.
 
-    ``paid`` are evaluations (1, R, B) at both ends; then ``look`` evaluates the corners between
+    ``paid`` are evaluations (1, R, B) at both ends; then ``evaluate`` evaluates the corners between
     them, and pieces hand on theirs.
     """
     most = max(1, _STACK_ELEMENTS // start.numel())
@@ -70,11 +70,11 @@ def leg(
         times = ((clock[0] + fractions) / clock[1]).to(start)
         corners = torch.cat([previous[None], after])
         at_starts = at_ends = None
-        if paid and before and look:
+        if paid and before and evaluate:
             inner = after[:-1] if last == ends else after
             evaluations = [
                 before,
-                *([look(inner)] if len(inner) else []),
+                *([evaluate(inner)] if len(inner) else []),
                 *([paid[1]] if last == ends else []),
             ]
             joined = Evaluation(

@@ -16,7 +16,7 @@ from ..base import Path
 from .autoencoder import Borrowed, halves
 from .geodesic import Relaxation
 from .greedy_step import guided, mixed
-from .legs import leg, looking, pieces, through
+from .legs import evaluator, leg, pieces, through
 
 
 @part
@@ -80,7 +80,7 @@ class LatentGuided(Path):
             )
         if not 0 < self.fraction <= 1:
             raise InputError(
-                f"fraction is a part of the coordinates above 0 and up to 1, not {self.fraction}."
+                f"fraction is a fraction of the coordinates above 0 and up to 1, not {self.fraction}."
             )
 
     @property
@@ -97,7 +97,7 @@ class LatentGuided(Path):
         references, batch = start.shape[:2]
         codec = Borrowed(self.codec, end)
         end = end.expand_as(start)
-        look = looking(field, references, batch, end.device)
+        evaluate = evaluator(field, references, batch, end.device)
         example = torch.arange(batch, device=end.device).repeat(references)
 
         def pulled(z: Tensor) -> tuple[Tensor, Evaluation, Tensor]:
@@ -109,7 +109,7 @@ class LatentGuided(Path):
         z, goal = codec.ends(start, end[0])
         total = (z - goal).abs().sum(1)
         last = self.steps - 1
-        point, paid = start, look(start[None])
+        point, paid = start, evaluate(start[None])
         slope = pulled(z)[2]
         for k in range(1, last):
             z = guided(
@@ -119,17 +119,19 @@ class LatentGuided(Path):
                 following, evaluation, slope = pulled(z)
             else:  # nobody goes on from here
                 following = codec.rows(z).reshape(start.shape)
-                evaluation = look(following[None])
+                evaluation = evaluate(following[None])
             yield from leg(
                 point,
                 following,
                 self.ends if k == 1 else 1,
                 (k - 1, last),
                 (paid, evaluation),
-                look,
+                evaluate,
             )
             point, paid = following, evaluation
-        yield from leg(point, end, self.ends, (last - 1, last), (paid, look(end[None])), look)
+        yield from leg(
+            point, end, self.ends, (last - 1, last), (paid, evaluate(end[None])), evaluate
+        )
 
 
 @part
@@ -203,8 +205,8 @@ class LatentGeodesic(Path):
             takes of the order of T², each path's at its own rate. Either way a step that would
             raise E is taken back and shortened.
         iterations: at most, per path.
-        tolerance: a path is done when its next step could lower E by less than this part of it, to
-            first order.
+        tolerance: a path is done when its next step could lower E by less than this fraction of it,
+            to first order.
         energy: … or when E is below this (1000 in the published code, for their images); None: no
             such limit.
         ends: pieces of each of the legs b → D(z_1) and D(z_T) → x.

@@ -1,4 +1,4 @@
-"""Intervals of lines with their secant gradients, and error estimates from neighbouring
+"""Intervals of lines with their chords, and error estimates from neighbouring
 intervals.
 
     slopes       (n, \\*s)   gradients, as large as the inputs: torch, where the model is

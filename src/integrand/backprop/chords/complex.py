@@ -1,4 +1,4 @@
-"""Secant rules of complex numbers: moduli, phases and logarithms. Products, quotients, powers and
+"""Chords of complex numbers: moduli, phases and logarithms. Products, quotients, powers and
 holomorphic functions are those of real numbers.
 
 A gradient of a real number by a complex one, z = a + ib, is ∂/∂a + i ∂/∂b as torch has it, so a
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .elementwise import secant
+from .elementwise import difference_quotient
 from .products import mean_inverse, owns
 from .rows import Chord, Context, Rows, outer
 from .table import chord, composite, spelled
@@ -44,7 +44,11 @@ class _Modulus(Chord):
 
 @chord(*owns("abs", "absolute", "__abs__"), complex=True)
 def modulus(rows: Rows, u: Tensor) -> Any:
-    return rows.apply(_Modulus, u) if u.is_complex() else secant(rows, torch.abs, u, straight=True)
+    return (
+        rows.apply(_Modulus, u)
+        if u.is_complex()
+        else difference_quotient(rows, torch.abs, u, straight=True)
+    )
 
 
 class _Logarithm(Chord):
@@ -61,7 +65,7 @@ class _Logarithm(Chord):
 
 @chord(*spelled("log"), complex=True)
 def logarithm(rows: Rows, u: Tensor) -> Any:
-    return rows.apply(_Logarithm, u) if u.is_complex() else secant(rows, torch.log, u)
+    return rows.apply(_Logarithm, u) if u.is_complex() else difference_quotient(rows, torch.log, u)
 
 
 class _Phase(Chord):

@@ -1,4 +1,4 @@
-"""The torch-function mode that replaces operations of a forward pass by their secant rules."""
+"""The torch-function mode that replaces operations of a forward pass by their chords."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class InnerGradient(Exception):
     second derivative."""
 
 
-class SecantMode(TorchFunctionMode):
+class ChordMode(TorchFunctionMode):
     """While this lasts, backward passes follow chords: row i's from row ``before[i]`` (N,).
 
     An operation whose chord fails is done without it. Its attributes say

@@ -90,7 +90,7 @@ class Rows:
         output: Tensor = function.apply(self, *arguments)  # type: ignore[no-untyped-call]
         return output
 
-    def alike(self, output: Tensor, u: Tensor) -> Tensor:
+    def with_rows_of(self, output: Tensor, u: Tensor) -> Tensor:
         """``output`` inside a chord, with its rows where those of ``u`` are."""
         if outer(u) != 1:
             setattr(output, _TAG, outer(u))

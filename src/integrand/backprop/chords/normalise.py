@@ -1,4 +1,4 @@
-"""Secant rules of normalisations, variances and norms.
+"""Chords of normalisations, variances and norms.
 
     y = c/σ,   c = u − mean u (or u itself),   σ² = mean c² + ε
 
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elementwise import secant
+from .elementwise import difference_quotient
 from .products import owns, tail
 from .rows import Chord, Context, Rows, outer
 from .table import chord, composite, spelled
@@ -289,7 +289,7 @@ def norm(rows: Rows, u: Tensor, *args: Any, **kwargs: Any) -> Any:
         return (
             NotImplemented
             if u.is_complex()
-            else secant(rows, torch.abs, u, straight=True).sum(dims, keepdim)
+            else difference_quotient(rows, torch.abs, u, straight=True).sum(dims, keepdim)
         )
     return NotImplemented
 

@@ -1,4 +1,4 @@
-"""Secant gradients over fixed intervals."""
+"""Chords over fixed intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK_ELEMENTS = 1 << 25  # rows are taken in blocks whose chords hold about th
 
 @part
 class Chords(Rule):
-    """Secant gradients over ``n`` fixed intervals per segment.
+    """Chords over ``n`` fixed intervals per segment.
 
         share = Δ ⊙ Σ_k h_k c_k,   c_k the mean gradient over interval k as its ends tell it
 

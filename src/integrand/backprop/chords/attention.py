@@ -1,4 +1,4 @@
-"""Secant rule of attention: composed of matrix products and a softmax.
+"""Chords of attention: composed of matrix products and a softmax.
 
 Both functions do what torch's do for every call they take; calls with dropout or with keys and
 values of their own are left to torch.

@@ -1,4 +1,4 @@
-"""Secant rules of selections: maxima, pooling, where and clamp.
+"""Chords of selections: maxima, pooling, where and clamp.
 
     y = u[i], i the largest:     Δy = λ (u_b − u_a)[i_b] + (1 − λ) (u_b − u_a)[i_a],    λ = (Δy − Δu[i_a]) / (Δu[i_b] − Δu[i_a]) ∈ [0, 1]
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elementwise import secant
+from .elementwise import difference_quotient
 from .products import owns
 from .rows import Chord, Context, Rows, outer
 from .table import Operand, chord, composite
@@ -93,7 +93,7 @@ def minimum_along(
     other = dim if isinstance(dim, Tensor) and other is None else other
     if other is not None or isinstance(dim, Tensor):
         return NotImplemented if other is None else minimum(rows, u, other)
-    result = None if dim is None else _largest(rows, rows.alike(-u, u), dim, keepdim)
+    result = None if dim is None else _largest(rows, rows.with_rows_of(-u, u), dim, keepdim)
     return NotImplemented if result is None else torch.return_types.min((-result[0], result[1]))
 
 
@@ -231,11 +231,11 @@ def _clamp(name: str, low: int | None, high: int | None) -> None:
             kwargs.get(key, args[place] if place is not None and len(args) > place else None)
             for key, place in (("min", low), ("max", high))
         ]
-        result = secant(rows, torch.clamp, u, *bounds, straight=True, inplace=inplace)
+        result = difference_quotient(rows, torch.clamp, u, *bounds, straight=True, inplace=inplace)
         if result is NotImplemented and rows.moves(u) and not inplace:
             result = u if bounds[0] is None else maximum(rows, u, bounds[0])
             if result is not NotImplemented and bounds[1] is not None:
-                result = minimum(rows, rows.alike(result, u), bounds[1])
+                result = minimum(rows, rows.with_rows_of(result, u), bounds[1])
         return result
 
     chord(*owns(name))(make)

@@ -1,4 +1,4 @@
-"""Secant rule of elementwise functions: the difference quotient.
+"""Chords of elementwise functions: the difference quotient.
 
     Δy = s Δu,    s = (f(u_b) − f(u_a)) / (u_b − u_a),    f′ halfway where the two are too close for a quotient
 
@@ -93,7 +93,9 @@ def _add(called: Function, plain: Function, *, straight: bool, always: bool = Fa
         inplace = always or bool(kwargs.pop("inplace", False))
         if place is not None and len(args) > place:
             inplace, args = inplace or bool(args[place]), args[:place]
-        return secant(rows, plain, u, *args, straight=straight, inplace=inplace, **kwargs)
+        return difference_quotient(
+            rows, plain, u, *args, straight=straight, inplace=inplace, **kwargs
+        )
 
     chord(called, complex=True)(make)
 
@@ -107,7 +109,7 @@ def _place_of_inplace(function: Function) -> int | None:
     return names.index("inplace") - 1 if "inplace" in names else None
 
 
-def secant(
+def difference_quotient(
     rows: Rows,
     function: Function,
     u: Operand,
@@ -116,7 +118,7 @@ def secant(
     inplace: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """function(u, ...) with secants for slopes; the rest are constants."""
+    """function(u, ...) with chords for slopes; the rest are constants."""
     rest = (*args, *kwargs.values())
     if not rows.moves(u) or any(
         isinstance(argument, Tensor) and argument.requires_grad for argument in rest
@@ -307,7 +309,7 @@ def rrelu(
     return (
         NotImplemented
         if training
-        else secant(rows, F.leaky_relu, u, (lower + upper) / 2, inplace=inplace)
+        else difference_quotient(rows, F.leaky_relu, u, (lower + upper) / 2, inplace=inplace)
     )
 
 
@@ -325,7 +327,7 @@ for _function in (
         rows: Rows, u: Tensor, *args: Any, _function: Function = _function, **kwargs: Any
     ) -> Any:
         return (
-            secant(rows, _function, u, *args, **kwargs)
+            difference_quotient(rows, _function, u, *args, **kwargs)
             if kwargs.get("reduction") == "none"
             else NotImplemented
         )

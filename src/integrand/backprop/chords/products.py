@@ -1,4 +1,4 @@
-"""Secant rules of products and quotients of two varying tensors.
+"""Chords of products and quotients of two varying tensors.
 
     any bilinear f       Δf(u, v) = f(Δu, v̄) + f(ū, Δv)                                with means ū = (u_a + u_b)/2
     z = u / v            Δz = Λ Δu + K Δv,    Λ = ∫₀¹ dt / v(t),    K = −∫₀¹ u(t)/v(t)² dt           along straight u(t), v(t)
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elementwise import secant
+from .elementwise import difference_quotient
 from .rows import Chord, Context, Rows, outer
 from .table import Operand, chord, composite, spelled
 
@@ -39,13 +39,13 @@ def product(rows: Rows, u: Operand, other: Operand, **kwargs: Any) -> Any:
         return NotImplemented
     if hasattr(other, _INVERSE) or hasattr(u, _INVERSE):
         u, other = (u, other) if hasattr(other, _INVERSE) else (other, u)
-        return quotient(rows, u, rows.alike(rows.apply(_Reciprocal, other), other))
+        return quotient(rows, u, rows.with_rows_of(rows.apply(_Reciprocal, other), other))
     return rows.apply(_Product, u, other)
 
 
 @chord(*owns("mul_", "multiply_", "__imul__"), complex=True)
 def product_in_place(rows: Rows, u: Tensor, other: Operand) -> Any:
-    result = product(rows, rows.alike(u.clone(), u), other)
+    result = product(rows, rows.with_rows_of(u.clone(), u), other)
     return NotImplemented if result is NotImplemented else u.copy_(result)
 
 
@@ -185,7 +185,7 @@ def quotient_turned(rows: Rows, v: Operand, u: Operand) -> Any:
 @chord(*owns("div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"), complex=True)
 def quotient_in_place(rows: Rows, u: Tensor, other: Operand, **kwargs: Any) -> Any:
     result = (
-        quotient(rows, rows.alike(u.clone(), u), other, **kwargs)
+        quotient(rows, rows.with_rows_of(u.clone(), u), other, **kwargs)
         if rows.moves(u)
         else NotImplemented
     )
@@ -281,7 +281,7 @@ def _inverse(result: Tensor | NotImplementedType) -> Any:
 
 @chord(*owns("rsqrt"), complex=True)
 def rsqrt(rows: Rows, u: Tensor) -> Any:
-    return _inverse(secant(rows, torch.rsqrt, u))
+    return _inverse(difference_quotient(rows, torch.rsqrt, u))
 
 
 @chord(*owns("pow", "__pow__", "float_power"), complex=True)
@@ -289,11 +289,11 @@ def power(rows: Rows, u: Operand, exponent: Operand) -> Any:
     if not rows.moves(u):
         # A number to a moving power.
         return (
-            secant(rows, lambda t: torch.pow(u, t), exponent)
+            difference_quotient(rows, lambda t: torch.pow(u, t), exponent)
             if not isinstance(u, Tensor)
             else NotImplemented
         )
-    result = secant(rows, torch.pow, u, exponent)
+    result = difference_quotient(rows, torch.pow, u, exponent)
     return _inverse(result) if isinstance(exponent, int | float) and exponent < 0 else result
 
 
@@ -304,9 +304,9 @@ def power_turned(rows: Rows, exponent: Operand, u: Operand) -> Any:
 
 @chord(*owns("pow_", "__ipow__"))
 def power_in_place(rows: Rows, u: Tensor, exponent: Operand) -> Any:
-    return secant(rows, torch.pow, u, exponent, inplace=True)
+    return difference_quotient(rows, torch.pow, u, exponent, inplace=True)
 
 
 @chord(*owns("rsqrt_"))
 def rsqrt_in_place(rows: Rows, u: Tensor) -> Any:
-    return secant(rows, torch.rsqrt, u, inplace=True)
+    return difference_quotient(rows, torch.rsqrt, u, inplace=True)

@@ -1,4 +1,4 @@
-"""Registry: torch function → secant rule.
+"""Registry: torch function → chord.
 
 A chord is a function of the rows and of whatever the torch function is called with. It returns the
 same value, with a backward pass of its own, or NotImplemented for calls it does not cover. Most are

@@ -1,4 +1,4 @@
-"""A secant for an operation that has none: u · log v (torch.xlogy), in one line and by hand."""
+"""A chord for an operation that has none: u · log v (torch.xlogy), in one line and by hand."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.backprop.secant import SecantMode
-from integrand.backprop.secant.rows import Chord, Rows
-from integrand.backprop.secant.table import TABLE, chord, composite, spelled
+from integrand.backprop.chords import ChordMode
+from integrand.backprop.chords.rows import Chord, Rows
+from integrand.backprop.chords.table import TABLE, chord, composite, spelled
 
 
 class XLogY(Chord):
@@ -31,14 +31,14 @@ class XLogY(Chord):
 
 
 def missed(model: Any, start: Tensor, end: Tensor) -> float:
-    """How much of F(end) − F(start) one secant c misses: |c · (end − start) − ΔF|, largest row."""
+    """How much of F(end) − F(start) one chord c misses: |c · (end − start) − ΔF|, largest row."""
     z = torch.stack([start, end], 1).flatten(0, 1).requires_grad_()  # rows a_0, b_0, a_1, b_1, …
     index = torch.arange(len(z))
-    with SecantMode(index - index % 2):  # b_n follows a_n; a_n follows itself
+    with ChordMode(index - index % 2):  # b_n follows a_n; a_n follows itself
         value = model(z.clone())
-    (secant,) = torch.autograd.grad(value.sum(), z)  # the secants are in the graph
+    (slopes,) = torch.autograd.grad(value.sum(), z)  # the chords are in the graph
     change = (value[1::2] - value[::2]).detach()
-    return float(((secant[1::2] * (end - start)).sum(1) - change).abs().max())
+    return float(((slopes[1::2] * (end - start)).sum(1) - change).abs().max())
 
 
 def cross_entropy_of_parts(z: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ before = dict(TABLE)
 try:
     print(f"none registered   {missed(cross_entropy_of_parts, start, end):.0e}")
 
-    # The one-line way: the same in operations that have secants already.
+    # The one-line way: the same in operations that have chords already.
     composite(*functions)(lambda u, v: u * torch.log(v))
     print(f"composite         {missed(cross_entropy_of_parts, start, end):.0e}")
     assert missed(cross_entropy_of_parts, start, end) < 1e-14

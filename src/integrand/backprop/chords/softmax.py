@@ -1,4 +1,4 @@
-"""Secant rules of softmax, log-softmax and logsumexp.
+"""Chords of softmax, log-softmax and logsumexp.
 
 With d = log softmax(u), and s the logarithmic mean of the two softmaxes, s_i = Δy_i / Δd_i = (y_b −
 y_a)/(log y_b − log y_a):
@@ -46,7 +46,7 @@ def _apply(
     )
     if dim is None or not set(kwargs) <= {"dtype", "_stacklevel"}:
         return NotImplemented
-    return rows.apply(function, u if dtype is None else rows.alike(u.to(dtype), u), dim)
+    return rows.apply(function, u if dtype is None else rows.with_rows_of(u.to(dtype), u), dim)
 
 
 @chord(*spelled("logsumexp"))

@@ -1,4 +1,4 @@
-"""Secant backpropagation: the mean gradient of a network between two points, one operation at a
+"""Backpropagation by chords: the mean gradient of a network between two points, one operation at a
 time.
 
 The mean gradient between a and b is what integration needs. One gradient says little about it where
@@ -19,7 +19,7 @@ piece of a network of elementwise functions this is the rescale rule of DeepLIFT
     mode.py         sees every operation and hands it to its chord, if there is one
     rows.py         which row is before which, and where rows are in a tensor
     table.py        torch function → chord; how to add one
-    elementwise.py  secants           products.py   products and quotients      softmax.py    softmax, log-softmax, logsumexp
+    elementwise.py  quotients        products.py   products and quotients      softmax.py    softmax, log-softmax, logsumexp
     normalise.py    layer norm, …     attention.py  from products and softmax   selection.py  maximum, max pooling, where
     complex.py      moduli, phases
 """
@@ -31,6 +31,6 @@ from . import normalise as normalise
 from . import products as products
 from . import selection as selection
 from . import softmax as softmax
+from .mode import ChordMode as ChordMode
 from .mode import InnerGradient as InnerGradient
-from .mode import SecantMode as SecantMode
 from .mode import eager as eager
