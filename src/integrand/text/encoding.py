@@ -403,19 +403,22 @@ def written_behind(
 def cut(encoded: Encoded, stop: int) -> Encoded:
     """The first tokens of a text, as a text."""
     end = max((encoded.offsets[i][1] for i in range(stop)), default=0)
-    pieces = {
-        name: tuple(
-            replace(piece, stop=min(piece.stop, end))
-            for piece in getattr(encoded, name)
-            if piece.start < end
-        )
-        for name in ("messages", "sources")
-    }
-    columns = {
-        name: getattr(encoded, name)[:stop]
-        for name in ("ids", "tokens", "offsets", "special", "template", "types")
-    }
-    return replace(encoded, text=encoded.text[:end], **columns, **pieces)
+
+    def within(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+        return tuple(replace(p, stop=min(p.stop, end)) for p in pieces if p.start < end)
+
+    return replace(
+        encoded,
+        text=encoded.text[:end],
+        ids=encoded.ids[:stop],
+        tokens=encoded.tokens[:stop],
+        offsets=encoded.offsets[:stop],
+        special=encoded.special[:stop],
+        template=encoded.template[:stop],
+        types=encoded.types[:stop],
+        messages=within(encoded.messages),
+        sources=within(encoded.sources),
+    )
 
 
 def token_id(tokenizer: Tokenizer, token: str | SupportsIndex, vocabulary: int | None) -> int:
