@@ -77,7 +77,9 @@ def test_the_extending_page_shows_the_files_that_run() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
-@pytest.mark.parametrize("name", ["extending", "gaussian_processes", "graphs", "tables"])
+@pytest.mark.parametrize(
+    "name", ["extending", "gaussian_processes", "graphs", "tables", "weightings"]
+)
 def test_snippets_of_a_page_run_as_they_are_pasted(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +147,9 @@ def test_the_layers_page_shows_lines_of_the_file_that_runs() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("name", ["circuits", "gaussian_processes", "graphs", "neurons", "text"])
+@pytest.mark.parametrize(
+    "name", ["circuits", "gaussian_processes", "graphs", "neurons", "text", "weightings"]
+)
 def test_pages_show_lines_of_their_files_that_run(name: str) -> None:
     text = (ROOT / "docs" / "examples" / f"{name}.py").read_text()
     blocks = re.findall(

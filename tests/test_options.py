@@ -44,6 +44,7 @@ NEEDED: dict[str, Any] = {
     "patterns": None,
     "site": "0",
     "fill": ig.baselines.Constant(0.0),
+    "fills": [ig.baselines.Constant(0.0)],
     "path": ig.paths.Guided(40),
     "method": ig.methods.integrated(),
     "content": wave(4),

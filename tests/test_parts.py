@@ -51,6 +51,10 @@ TYPED = [
         "Fitness(Corners(), keep=0.25, features='pixels')",
     ),
     (
+        ig.weightings.Areas([ig.baselines.Corners(), ig.baselines.Blurred()], 0.2),
+        "Areas((Corners(), Blurred()), 0.2)",
+    ),
+    (
         ig.methods.weighted(["black", 0.5], keep=0.25, scout=2),
         "TwoStage(Method(Union((Colour(label='black'), Constant(0.5))), "
         "weighting=Fitness(ByKind(Corners()), keep=0.25), record=('shares',)), GaussLegendre(2))",
@@ -126,6 +130,7 @@ def test_parts_are_frozen(cls: type) -> None:
         "WithCovariance": (ig.Method(),),
         "AlongShortestPaths": (torch.tensor([[0], [1]]), 0),
         "Fitness": (ig.baselines.Mean(),),
+        "Areas": ([ig.baselines.Mean()],),
         **dict.fromkeys(("Latent", "LatentGeodesic", "LatentGuided"), ((abs, abs),)),
         "Geodesic": (wave(4, 3),),
         "Discretized": (wave(4, 3),),

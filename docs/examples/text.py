@@ -82,6 +82,13 @@ context = ig.text.context_dependence(
 )
 print(context, context.divergence, context.sensitive(nats=0.01))
 
+# Step by step.
+hops = ig.text.explain_hops(
+    model, tokenizer, "Cairo is a town in Egypt .", [" Paris is a town in", " France ."]
+)
+print(hops)  # what each step owes to what stands before it, with gap and error
+print(hops.chained())  # what words of the prompt contributed to the answer through the steps
+
 # What it will take.
 estimate = ig.text.estimate_cost(
     model, tokenizer, question, target=" Paris", rule=ig.rules.GaussLegendre(16)

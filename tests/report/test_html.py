@@ -214,10 +214,10 @@ def test_baselines_come_heaviest_first_and_dropped_ones_say_so(
 def test_a_reason_is_a_flag(results: dict[str, Attribution], made: str) -> None:
     flagged = dataclasses.replace(results["weighted"], reasons=("all baselines need <the> same",))
     text = page([case({"weighted": flagged})], title="t")
-    assert "Here D says little" in Outline(text).text
+    assert "Here that says little" in Outline(text).text
     assert "all baselines need &lt;the&gt; same." in text
     clean = dataclasses.replace(results["weighted"], reasons=(None,))
-    assert "Here D says little" not in page([case({"weighted": clean})], title="t")
+    assert "Here that says little" not in page([case({"weighted": clean})], title="t")
 
 
 def test_the_film_runs_from_the_counterfactual_to_the_input(

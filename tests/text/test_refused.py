@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,6 +163,21 @@ def test_models_without_inputs_embeds_are_explained_and_without_ids_refused() ->
     torch.testing.assert_close(result.scores[0], expected.detach())
     with pytest.raises(ig.errors.ModelError, match="OfVectors takes vectors \\(inputs_embeds\\) and no token ids"):  # fmt: skip
         asked(OfVectors(), "words")
+
+
+def test_folders_without_all_the_weights(llama: Any, tmp_path: Path) -> None:
+    """A head that was not saved would be drawn by chance, and explained as if it had been learned."""
+    llama.model.save_pretrained(tmp_path)  # the decoder alone
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ig.errors.InputError, match=r"lacks weights of its LlamaForSequenceClassification: score\.weight\. Name"):  # fmt: skip
+        ig.text.explain_ids(tmp_path, [[3, 4]], target=0)
+
+
+def test_words_asked_of_a_model_without_a_head(llama: Any, bytes_of: Any) -> None:
+    with pytest.raises(ig.errors.TargetError, match="LlamaModel neither writes nor classifies, so that there is no ' Paris'"):  # fmt: skip
+        ig.text.explain(llama.model, bytes_of, PROMPT, target=" Paris")
 
 
 def test_layers_that_make_no_vectors() -> None:

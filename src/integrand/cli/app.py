@@ -107,7 +107,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="A text in place of pictures; needs --model hf:DIR. May be repeated.",
+            help="A text in place of pictures; needs --model hf:DIR or gemma-3-270m. May be repeated.",
         ),
     ] = None,
     text_file: Annotated[
@@ -140,7 +140,7 @@ def explain(
         typer.Option(
             metavar="NAME|WHERE:FUNCTION|hf:DIR",
             help="efficientnet-lite0, or a function that returns a model: package.module:function or file.py:function. For texts "
-            "hf:DIR, the folder of a model of Hugging Face.",
+            "hf:DIR, the folder of a model of Hugging Face, or gemma-3-270m (integrand[llm-demo]).",
         ),
     ] = "efficientnet-lite0",
     method: Annotated[

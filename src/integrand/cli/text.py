@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..methods import about
 from ..rules import GaussLegendre
 from ..text import Continuation, CostEstimate, TextAttribution, explain
+from ..text.demo import GEMMA, gemma_folder
 from ..text.models import named_folder
 from . import console
 from .pages import claimed
@@ -86,10 +87,12 @@ def _texts(request: TextOptions) -> list[str]:
 
 
 def _folder(model: str) -> Path:
+    if model == GEMMA:
+        return gemma_folder()
     folder = named_folder(model)
     if folder is None:
         raise InputError(
-            f"Texts are explained with a model of Hugging Face: give its local folder as --model hf:DIR, not {model!r}."
+            f"Texts are explained with a model of Hugging Face: give its local folder as --model hf:DIR, or {GEMMA}, not {model!r}."
         )
     return Path(folder)
 

@@ -50,6 +50,10 @@ def feature_map(features: Features, x: Tensor) -> Tensor:
                                                   at the far edges cut off;
     "tokens" (T, D): a whole row;  "steps" (C, L): all channels of a time step;  "elements" / "columns": each number alone;
     "auto": pixels for three axes, tokens for two (elements if there is one row), elements otherwise;  a label map (H, W) or (B, H, W): superpixels.
+
+    Args:
+        features: a name, the side of patches, or a label map.
+        x: (B, \\*s), the inputs.
     """
     shape = x.shape[1:]
     if isinstance(features, Tensor):
@@ -107,6 +111,10 @@ def feature_scores(maps: Tensor, groups: Tensor) -> Tensor:
     """Maps (R, B, \\*s) summed, with sign, over the elements of each feature → (R, B, N).
 
     A feature that an example does not have (label maps of their own) gets −∞ and so ranks last.
+
+    Args:
+        maps: (R, B, \\*s).
+        groups: of ``feature_map``.
     """
     count = int(groups.max()) + 1
     leading = maps.shape[:2]

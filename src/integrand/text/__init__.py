@@ -7,6 +7,7 @@ from .baselines import Corrupt, Sampled
 from .context import ContextDependence, context_dependence, without_sources
 from .cost import CostEstimate
 from .explain import estimate_cost, explain, explain_ids
+from .hops import Hops, explain_hops
 from .result import Scored, TextAttribution
 from .targets import Continuation, MaskedToken, NextToken, Span, TokenLabel
 
@@ -15,6 +16,7 @@ __all__ = [
     "Continuation",
     "Corrupt",
     "CostEstimate",
+    "Hops",
     "MaskedToken",
     "NextToken",
     "Sampled",
@@ -25,6 +27,7 @@ __all__ = [
     "context_dependence",
     "estimate_cost",
     "explain",
+    "explain_hops",
     "explain_ids",
     "without_sources",
 ]

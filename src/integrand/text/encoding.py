@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -353,6 +354,71 @@ def continuation(tokenizer: Tokenizer, encoded: Encoded, text: str) -> tuple[int
         )
     rest = zip(ids[count:], offsets[count:], strict=True)
     return tuple(number for number, (start, stop) in rest if stop > start)
+
+
+def written_behind(
+    tokenizer: Tokenizer, encoded: Encoded, steps: Sequence[str]
+) -> tuple[Encoded, list[int]]:
+    """A prompt with texts that follow it, one after the other, as one text whose sources they are;
+    and the number of the token that each begins with, with the count of all at the end.
+
+    Raises:
+        InputError: for empty steps, and where one begins within a token of what stands before.
+    """
+    for step in steps:
+        _check_text(step)
+    text = encoded.text + "".join(steps)
+    output = _tokenised(tokenizer, text, add_special_tokens=not encoded.rendered)
+    joined = _encoded(tokenizer, text, output)
+    bounds = list(accumulate((len(step) for step in steps), initial=len(encoded.text)))
+    placed = [i for i in range(len(joined)) if joined.placed(i)]
+    firsts = []
+    for start, step in zip(bounds, steps, strict=False):
+        inside = next(
+            (i for i in placed if joined.offsets[i][0] < start < joined.offsets[i][1]), None
+        )
+        if inside is not None:
+            raise InputError(
+                f"{step[:40]!r} begins within a token, {joined.shown(inside)!r}: begin it with a space, or drop a space at the end of what stands "
+                "before it."
+            )
+        firsts.append(next((i for i in placed if joined.offsets[i][0] >= start), len(joined)))
+    if tuple(joined.ids[: firsts[0]]) != encoded.ids[: firsts[0]]:
+        raise InputError(
+            "The tokens of the prompt are others when the steps follow it: begin the first step with a space, or drop a space at the prompt's end."
+        )
+    names = ("prompt", *(f"step {number}" for number in range(1, len(steps))), "answer")
+    pieces = tuple(map(Piece, names, (0, *bounds[:-1]), bounds))
+    template = (*encoded.template[: firsts[0]], *(False,) * (len(joined) - firsts[0]))
+    whole = replace(
+        joined,
+        template=template,
+        messages=encoded.messages,
+        sources=pieces,
+        rendered=encoded.rendered,
+    )
+    return whole, [*firsts, placed[-1] + 1]
+
+
+def cut(encoded: Encoded, stop: int) -> Encoded:
+    """The first tokens of a text, as a text."""
+    end = max((encoded.offsets[i][1] for i in range(stop)), default=0)
+
+    def within(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+        return tuple(replace(p, stop=min(p.stop, end)) for p in pieces if p.start < end)
+
+    return replace(
+        encoded,
+        text=encoded.text[:end],
+        ids=encoded.ids[:stop],
+        tokens=encoded.tokens[:stop],
+        offsets=encoded.offsets[:stop],
+        special=encoded.special[:stop],
+        template=encoded.template[:stop],
+        types=encoded.types[:stop],
+        messages=within(encoded.messages),
+        sources=within(encoded.sources),
+    )
 
 
 def token_id(tokenizer: Tokenizer, token: str | SupportsIndex, vocabulary: int | None) -> int:

@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -393,8 +393,16 @@ def _loaded(folder: Path) -> nn.Module:
         raise InputError(
             f"{str(folder)!r} holds a {name}, which this version of transformers does not have: load it yourself and give the object."
         )
-    module: nn.Module = _from(architecture.from_pretrained, folder, "model")
-    return module.eval()
+    load = partial(architecture.from_pretrained, output_loading_info=True)
+    module, report = _from(load, folder, "model")
+    absent = sorted(report["missing_keys"])
+    if absent:  # they would be drawn by chance, and explained as if they had been learned
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        raise InputError(
+            f"{str(folder)!r} lacks weights of its {type(module).__name__}: {', '.join(absent[:3])}{more}. Name the class that was saved under "
+            "'architectures' of its config.json, or load the model yourself and give the object."
+        )
+    return cast("nn.Module", module).eval()
 
 
 def _from(load: Callable[..., Any], folder: Path, what: str) -> Any:

@@ -23,7 +23,7 @@ from ..model.autograd import gradients
 from ..model.borrowed import borrowed
 from ..targets import Target, output_tensor
 from .encoding import Encoded, continuation, token_id
-from .models import CAUSAL, CLASSIFIER, MASKED, SEQ2SEQ, TAGGER, LanguageModel
+from .models import CAUSAL, CLASSIFIER, MASKED, OTHER, SEQ2SEQ, TAGGER, LanguageModel
 from .targets import Continuation, MaskedToken, NextToken, Span, TokenLabel, Tokens
 
 
@@ -371,7 +371,7 @@ def label_number(model: LanguageModel, label: str | int) -> int:
 
     Raises:
         UnknownName: for a name that it does not have.
-        TargetError: for a number that it does not have.
+        TargetError: for a number that it does not have, and for names where it has no head.
     """
     if isinstance(label, int):
         count = len(model.labels)
@@ -383,6 +383,11 @@ def label_number(model: LanguageModel, label: str | int) -> int:
     if exact is None:  # as people write it
         exact = {name.casefold(): number for name, number in known.items()}.get(label.casefold())
     if exact is None:
+        if model.kind == OTHER:
+            raise TargetError(
+                f"{model.name} neither writes nor classifies, so that there is no {label!r} to ask it about: give a callable of its outputs, or the model "
+                "with its head."
+            )
         raise UnknownName("class", label, known)
     return exact
 

@@ -1,219 +1,25 @@
-"""Weightings: the weights of references, given their shares. ``(shares, x, field) -> weights (R,
-B)``.
-
-    values = Σ_r w_r · share_r,      Σ_r w_r = 1
-
-``Uniform`` is Expected Gradients; ``Fitness`` is Weighted Gradients: a baseline counts for more the
-fewer of the features it ranks highest must be taken away to halve the class probability. No labels
-are used. A weighting that is known beforehand (``beforehand``) lets shares be added up as they come
-instead of being kept.
-"""
+"""Weighted Gradients: references weighed by how few of their top features carry the class score."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .core.declared import Part, Stranger, check_callable, declared
-from .core.features import Features, kind_of
-from .core.features import feature_map as feature_map
-from .core.features import feature_scores as feature_scores
-from .core.segment import Evaluation
-from .core.shapes import checked_references, flattened
-from .core.values import part
-from .errors import BaselineError, InputError
-from .fields import Field
-
-
-@dataclass(frozen=True, eq=False)
-class Weighed:
-    """Weights (R, B) of references, with the fitness they come from.
-
-    Attributes:
-        weights: (R, B), which add up to one over the references.
-        fitness: (R, B) what they come from, or None.
-        criterion: what the fitness counts, in a sentence.
-        reasons: per example, why the fitness cannot tell its baselines apart; None where it can.
-
-    Example:
-        >>> import torch, integrand as ig
-        >>> ig.weightings.Weighed(torch.full((2, 3), 0.5)).weights.sum(0).tolist()
-        [1.0, 1.0, 1.0]
-    """
-
-    weights: Tensor
-    fitness: Tensor | None = None
-    criterion: str = ""
-    reasons: tuple[str | None, ...] = ()
-
-    @classmethod
-    def ensure(cls, weights: Tensor | Weighed) -> Weighed:
-        """A bare tensor is weights without further notes."""
-        return weights if isinstance(weights, Weighed) else cls(weights)
-
-
-class WeightingLike(Protocol):
-    """Anything callable as a weighting: ``(shares, x, field) -> weights``."""
-
-    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
-
-
-class Weighting(Part, ABC):
-    """Base class of weightings: how references are weighed.
-
-    (shares (R, B, \\*s), x (B, \\*s), field) -> weights (R, B) or ``Weighed``
-    """
-
-    @abstractmethod
-    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor | Weighed: ...
-
-    @declared
-    def features(self) -> Features | None:
-        """What one feature is, where it asks; label maps (B, H, W) hold something for each
-        example."""
-        return None
-
-    @declared
-    def fill(self) -> Any:
-        """What replaced features become, where it replaces any; baselines may hold something for
-        each example."""
-        return None
-
-    def beforehand(self, references: int, batch: int) -> Tensor | None:
-        """The weights (R, B) of a weighting that needs no shares, so that these can be added up as
-        they come; else None.
-
-        Args:
-            references: R.
-            batch: B.
-
-        Returns:
-            (R, B), or None.
-        """
-        return None
-
-    def prepared(self, x: Tensor, field: Field, references: Tensor) -> Callable[[Tensor], Weighed]:
-        """The weighting once it has looked at the inputs and the references (R, B, \\*s), waiting
-        for shares.
-
-        What it cannot work with it says here, before any gradient.
-
-        Args:
-            x: (B, \\*s), the inputs.
-            field: the scalar explained.
-            references: (R, B, \\*s), where paths are to start.
-
-        Returns:
-            A function of the shares (R, B, \\*s).
-        """
-        return lambda shares: Weighed.ensure(self(shares, x, field))
-
-
-class _StrangerWeighting(Stranger, Weighting):
-    """A user's callable as a weighting."""
-
-
-def as_weighting(weighting: WeightingLike) -> Weighting:
-    """Convert to a ``Weighting``; a user's callable is wrapped, and keeps the attributes it declares."""
-    if isinstance(weighting, Weighting):
-        return weighting
-    check_callable(
-        weighting, "a weighting", "(shares, x, field) -> weights", "ig.weightings.Uniform()"
-    )
-    return _StrangerWeighting(weighting)
-
-
-@part
-class Uniform(Weighting):
-    """Equal weights: w_r = 1/R."""
-
-    def beforehand(self, references: int, batch: int) -> Tensor:
-        """The weights, which do not depend on shares."""
-        return torch.full((references, batch), 1 / references, dtype=torch.float64)
-
-    def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Tensor:
-        return self.beforehand(*shares.shape[:2]).to(shares)
-
-
-# --- what replaced features become ------------------------------------------------------------------------------------
-
-
-class Fill(ABC):
-    """A fill that depends on the references: what replaced features become.
-
-    A fill that does not is a baseline.
-    """
-
-    @abstractmethod
-    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
-        """References (R, B, \\*s), inputs (B, \\*s) → what replaces them (B, \\*s)."""
-
-    @abstractmethod
-    def name(self, x: Tensor) -> str:
-        """What a report calls it for inputs such as ``x``."""
-
-    def blank(self, x: Tensor) -> bool:
-        """Whether inputs such as ``x`` say nothing of any class where all is replaced, so that a
-        score which stays is a reason to take another fill."""
-        return True
-
-
-@part
-class ReferenceMean(Fill):
-    """The mean of an example's references.
-
-    It is what a column, token or time step is where the baselines say it is missing. It is no
-    blank: the model gives it a class too, maybe that of the example.
-    """
-
-    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
-        return references.mean(0)
-
-    def name(self, x: Tensor) -> str:
-        return "mean of the references"
-
-    def blank(self, x: Tensor) -> bool:
-        return False
-
-
-@part
-class ByKind(Fill):
-    """``pictures`` for images (C, H, W), the mean of the references for all others."""
-
-    pictures: Callable[[Tensor, Field], Tensor]
-
-    def among(self, references: Tensor, x: Tensor, field: Field) -> Tensor:
-        return (
-            self.pictures(x, field)[0]
-            if x.ndim == 4
-            else ReferenceMean().among(references, x, field)
-        )
-
-    def name(self, x: Tensor) -> str:
-        return _name_of(self.pictures, x) if x.ndim == 4 else ReferenceMean().name(x)
-
-    def blank(self, x: Tensor) -> bool:
-        return x.ndim == 4
-
-
-def _name_of(fill: Callable[[Tensor, Field], Tensor] | Fill, x: Tensor) -> str:
-    if isinstance(fill, Fill):
-        return fill.name(x)
-    return str(getattr(fill, "label", type(fill).__name__.lower()))  # any callable may be a fill
-
-
-# --- fitness ----------------------------------------------------------------------------------------------------------
+from ..core.features import Features, feature_map, feature_scores, kind_of
+from ..core.values import part
+from ..errors import InputError
+from ..fields import Field
+from .base import Weighed, Weighting
+from .fills import FillMaker, fill_values, is_blank, name_of
+from .replacing import ranks_of, scores_replaced
 
 FEW = 128
 """Up to so many features every k is looked at: at most as many forward rows as a few dozen
 gradients take."""
 
-_FILLS = "Features are replaced by fill=: 'auto', 'references', a number, a tensor, 'mean', 'blurred', or a baseline."
 _FIRST_ROUND = 8  # the first round looks at every k below this; each further round at as many as all before it together
 
 
@@ -272,7 +78,7 @@ class Fitness(Weighting):
         is computed.
     """
 
-    fill: Callable[[Tensor, Field], Tensor] | Fill
+    fill: FillMaker
     ratio: float = 0.5
     keep: float = 0.0
     features: Features = "auto"
@@ -294,7 +100,7 @@ class Fitness(Weighting):
     ) -> Callable[[Tensor], Weighed]:
         """Features, fill and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        blank = self._replacement(x, field, references)
+        blank = fill_values(self.fill, x, field, references)
         score = field.score()
         intact = score.value(
             x
@@ -306,17 +112,13 @@ class Fitness(Weighting):
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
             halving, asked = search(scores), search
-            if references is not None and not self._fills_blank(x):
+            if references is not None and not is_blank(self.fill, x):
                 halving, asked = self._searched_again(search, scores, halving, references)
             weights = self._drop_light(1 / halving.count.to(shares.dtype))
             reasons = tuple(self._reason(halving, asked, b) for b in range(len(x)))
             return Weighed(weights, halving.count, self._criterion(scores.shape[2], x), reasons)
 
         return weigh
-
-    def _fills_blank(self, x: Tensor) -> bool:
-        """Whether nothing of any class is left where all of ``x`` is replaced."""
-        return not isinstance(self.fill, Fill) or self.fill.blank(x)
 
     def _searched_again(
         self, search: _HalvingSearch, scores: Tensor, halving: _Halving, references: Tensor
@@ -335,31 +137,14 @@ class Fitness(Weighting):
             halving = halving.but(replace(search, goal=goal)(scores, lost), lost)
         return halving, search
 
-    def _replacement(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
-        try:
-            return checked_references(
-                self._fill_values(x, field, references), x, "The fill of the fitness"
-            )[0]
-        except BaselineError as error:
-            raise BaselineError(f"{error} {_FILLS}") from None
-
-    def _fill_values(self, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
-        if not isinstance(self.fill, Fill):
-            return self.fill(x, field)
-        if references is None:
-            raise InputError(
-                f"fill={self.fill!r} is made of the references, which a weighting that is called with shares alone does not see: "
-                "give a baseline as fill, or call prepared(x, field, references)."
-            )
-        return self.fill.among(references, x, field)[None]
-
     def _criterion(self, features: int, x: Tensor) -> str:
-        blank = self._fills_blank(x)
+        blank = is_blank(self.fill, x)
         instead = "" if blank else ", or the one of lowest score where that keeps too much"
         halfway = "" if blank else ", or half way to what it is with all replaced"
         return (
             f"D is the fewest of {features:,} {kind_of(self.features, x)}, in the order of the baseline's own map, whose replacement "
-            f"(fill: {_name_of(self.fill, x)}{instead}) brings the class score to {self.ratio:g} of what it was{halfway}"
+            f"(fill: {name_of(self.fill, x)}{instead}) brings the class score to {self.ratio:g} of what it was{halfway}. "
+            "The fewer, the better that map found what the model looks at, and the more it counts (weight ∝ 1/D)"
         )
 
     def _drop_light(self, merit: Tensor) -> Tensor:
@@ -380,7 +165,7 @@ class Fitness(Weighting):
         if not bool(halving.ranked[:, example].any()):
             return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
         if not bool(halving.halves[:, example].any()):
-            if not self._fills_blank(search.x):
+            if not is_blank(self.fill, search.x):
                 return (
                     f"the class score is {intact:.3g}, and {float(search.empty[example]):.3g} with everything replaced by the "
                     "references, which are of the same class, so that there is next to nothing to take away; give references of other classes "
@@ -444,9 +229,7 @@ class _HalvingSearch:
         """Feature scores (R, B, N) → D (R, B), with what is known of it; only some examples are
         searched where it says ``among`` (B,) which."""
         ranked = (scores.isfinite() & (scores != 0)).any(2)
-        order = scores.argsort(dim=2, descending=True, stable=True)
-        places = torch.arange(scores.shape[2], device=scores.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(2, order, places)
+        rank = ranks_of(scores)
         features = (scores > float("-inf")).sum(2)  # those this example has
         wanted = ranked & (self.intact > 0)
         if among is not None:
@@ -548,21 +331,8 @@ class _HalvingSearch:
     def _score_replaced(self, rank: Tensor, r: Tensor, b: Tensor, k: Tensor) -> Tensor:
         """The score of each row's example ``b`` with the ``k`` features replaced that reference
         ``r`` ranks highest."""
-        scores = self.x.new_empty(len(b))
-        if not len(b):
-            return scores
-        groups = self.groups.expand(self.x.shape)
 
-        def make(part: slice) -> Tensor:
-            examples = b[part]
-            replaced = rank[r[part], examples] < k[part, None]
-            mask = replaced.gather(1, flattened(groups[examples], 1)).reshape(
-                len(examples), *self.x.shape[1:]
-            )
-            return torch.where(mask, self.blank[examples], self.x[examples])
+        def removed(rows: slice) -> Tensor:
+            return rank[r[rows], b[rows]] < k[rows, None]
 
-        def keep(part: slice, evaluation: Evaluation) -> None:
-            scores[part] = evaluation.value
-
-        self.score.stream(b, make, keep, self.x[0], gradient=False)
-        return scores
+        return scores_replaced(self.score, self.x, self.blank, self.groups, b, removed)

