@@ -105,11 +105,6 @@ class Group:
             picked(self.corrupt),
         )
 
-    def split(self, size: int) -> Iterator[Group]:
-        """Groups of ``size`` pairs at most."""
-        for first in range(0, len(self), size):
-            yield self.at(torch.arange(first, min(first + size, len(self))))
-
     def value(self, *, corrupt: bool = False, during: During = nullcontext) -> Tensor:
         """F (N,) of the clean prompts, or of the corrupt ones, as the model runs now; ``during`` is
         for the model's operations alone.
@@ -214,7 +209,23 @@ def _encoded(prompts: Any, tokenizer: Any, model: LanguageModel) -> list[Encoded
     rows = [listed] if isinstance(listed[0], int) else [list(row) for row in listed]
     if not all(row and all(type(token) is int for token in row) for row in rows):
         raise InputError("A prompt is a text, or a list of token ids that holds one at least.")
+    _check_padding(rows, model)
     return [encoded_ids(row, (), tokenizer, model) for row in rows]
+
+
+def _check_padding(rows: Sequence[Sequence[int]], model: LanguageModel) -> None:
+    """Check that prompts of token ids are not padded, for the model would read padding as text."""
+    pad = model.setting("pad_token_id")
+    marks = [model.setting(name) for name in ("bos_token_id", "eos_token_id")]
+    used = [entry for mark in marks for entry in (mark if isinstance(mark, list) else [mark])]
+    if pad is None or pad in used or len(rows) == 1:
+        return
+    padded = next((n for n, row in enumerate(rows) if pad in (row[0], row[-1])), None)
+    if padded is not None:
+        raise InputError(
+            f"Prompt {padded} has padding (token {pad}) at its end or its beginning: give lists of token ids without padding, pairs of "
+            "different lengths go together."
+        )
 
 
 def _questions(metric: Any, texts: Sequence[Encoded], asker: Asker) -> Questions:

@@ -38,6 +38,7 @@ from ..fields.views import CallCount
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..integration.cost import Cost
 from ..methods import about
+from ..model.turns import turn
 from ..rules import GaussLegendre
 from .baselines import BaselineLike, Batch, references_of
 from .batch_questions import Questions, ask, passes
@@ -75,6 +76,7 @@ class TextJob:
     keep: Keep
     checkpoint: Checkpoint = "auto"
 
+    @turn()
     def prepared(
         self,
         target: Any,
@@ -95,6 +97,7 @@ class TextJob:
         options |= for_method(method, beginning.start, options, self.model, self.asker)
         return Prepared(questions, tuple(kept), beginning, method, per_token, options)
 
+    @turn()
     def run(self, prepared: Prepared, *, check_precision: bool = True) -> TextAttribution:
         """Explain the texts."""
         questions, per_token = prepared.questions, prepared.per_token
@@ -122,6 +125,7 @@ class TextJob:
             half_precision_error=half,
         )
 
+    @turn()
     def estimate(self, prepared: Prepared) -> CostEstimate:
         """What it will take: from a gradient of the longest text, and short passes of it."""
         questions, model = prepared.questions, self.model
