@@ -398,4 +398,5 @@ def _from(load: Callable[..., Any], folder: Path, what: str) -> Any:
     try:
         return load(str(folder), local_files_only=True)
     except Exception as error:  # transformers and safetensors raise what they like of damaged files
-        raise InputError(f"{str(folder)!r} holds no {what} that can be read: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{str(folder)!r} holds no {what} that can be read: {reason}") from error
