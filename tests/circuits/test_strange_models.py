@@ -356,6 +356,46 @@ def test_padding_is_no_prompt() -> None:
     ig.circuits.nodes(model, padded, CORRUPT, metric=metric, steps=1)
 
 
+def test_prompts_of_every_make_and_what_is_none() -> None:
+    model, of = llama(), {"metric": metric, "steps": 1}
+    expected = ig.circuits.nodes(model, CLEAN, CORRUPT, **of).node_scores
+    for make in (
+        lambda ids: ids.numpy(),
+        lambda ids: list(ids),
+        lambda ids: tuple(ids.tolist()),
+        lambda ids: [row.numpy() for row in ids],
+    ):
+        found = ig.circuits.nodes(model, make(CLEAN), make(CORRUPT), **of)
+        assert torch.equal(found.node_scores, expected)
+    for prompts, words in (
+        ({"input_ids": CLEAN}, "give its 'input_ids'"),
+        (None, "not a NoneType"),
+        (5, "not a int"),
+        ([5.0, 6.0], "a list of token ids"),
+        ([[5, 6], 7], "a list of token ids"),
+        ([[5, 6], []], "a list of token ids"),
+    ):
+        with pytest.raises(InputError, match=words):
+            ig.circuits.nodes(model, prompts, CORRUPT, **of)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": ig.rules.Adaptive()}, "one with fixed nodes"),
+        ({"rule": ig.rules.Exact()}, "one with fixed nodes"),
+        ({"rule": "left"}, "one with fixed nodes"),
+        ({"architecture": "llama"}, r"is an ig\.circuits\.Architecture"),
+        ({"method": "exact", "backward": ig.fields.FrozenNorm()}, "takes no gradients"),
+        ({"method": "nope"}, "method is one of"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], words: str) -> None:
+    for call in (ig.circuits.edges, ig.circuits.nodes):
+        with pytest.raises(InputError, match=words):
+            call(llama(), CLEAN, CORRUPT, metric=metric, **options)
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -131,7 +131,7 @@ def edges(
         (13, 'input')
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-    job.follow(backward)
+    job.follow(backward, method)
     scores, nodes = _RunningMean(), _RunningMean()
     with job.running():
         estimates = _RunningSums()
@@ -193,7 +193,7 @@ def nodes(
         that of ``edges``, without the sums over readers; of "exact" a forward pass for each node.
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-    job.follow(backward)
+    job.follow(backward, method)
     scores, estimates = _RunningMean(), _RunningSums()
     with job.running():
         for _, both in job.each(lambda contrast: _nodes_of(contrast, job, method, steps, rule)):
@@ -377,14 +377,19 @@ class CircuitJob:
         self.matrices = Matrices(self.decoder)
         self._checked = False
 
-    def follow(self, backward: BackwardRule | None) -> None:
+    def follow(self, backward: BackwardRule | None, method: str) -> None:
         """Let gradients follow a rule.
 
         Raises:
-            InputError: for what is none.
+            InputError: for what is none, and for a method without gradients.
         """
+        check_choice("method", method, METHODS)
         if backward is None:
             return
+        if method == EXACT:
+            raise InputError(
+                'method="exact" patches, and takes no gradients that could follow a rule: leave backward= out.'
+            )
         if not isinstance(backward, BackwardRule):
             raise InputError(
                 f"backward= is a rule such as ig.fields.FrozenNorm(), not {type(backward).__name__}."
@@ -509,6 +514,10 @@ def _job(
     architecture: Architecture | None,
     batch_size: int,
 ) -> CircuitJob:
+    if architecture is not None and not isinstance(architecture, Architecture):
+        raise InputError(
+            f"architecture= is an ig.circuits.Architecture, such as those in ig.circuits.ARCHITECTURES, not {architecture!r}."
+        )
     language = language_model(model, None if architecture is None else architecture.embeddings)
     where = tokenizer
     if tokenizer is None and not isinstance(model, torch.nn.Module) and in_words(clean):
@@ -528,8 +537,11 @@ def _job(
 def _path(method: str, steps: int, rule: Quadrature | None) -> PathNodes:
     if method == EAP:
         return PathNodes.of(Right(1).table())
-    table = GaussLegendre(whole("steps", steps, least=1)).table() if rule is None else rule.table()
-    return PathNodes.of(table)
+    if rule is None:
+        rule = GaussLegendre(whole("steps", steps, least=1))
+    if not isinstance(rule, Quadrature):
+        raise InputError(f"rule= is one with fixed nodes, such as ig.rules.Right(5), not {rule!r}.")
+    return PathNodes.of(rule.table())
 
 
 Score = Callable[..., None]
@@ -539,7 +551,6 @@ def _edges_of(
     contrast: Contrast, job: CircuitJob, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S, V) scores by the rule, and by a coarser one."""
-    check_choice("method", method, METHODS)
     graph = contrast.graph
     shape = (len(contrast.group), len(graph.sources), len(graph.sinks))
     if method == EXACT:
@@ -555,7 +566,6 @@ def _nodes_of(
     contrast: Contrast, job: CircuitJob, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S) scores by the rule, and by a coarser one."""
-    check_choice("method", method, METHODS)
     graph = contrast.graph
     if method == EXACT:
         kept = graph.edges.expand(len(graph.sources), *graph.edges.shape).clone()
