@@ -415,21 +415,24 @@ class CircuitJob:
             while first < len(group):
                 some = group.at(torch.arange(first, min(first + self.batch_size, len(group))))
                 before = dict(self.changes)
-                failure: str | None = None
-                try:
-                    contrast = self._contrast(some)
-                    result = work(contrast)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    # Only the words survive: the traceback holds the tensors that did not fit.
-                    failure = str(error)
-                if failure is None:
-                    first += len(some)
-                    yield contrast, result
-                else:
+                attempt = self._attempt(some, work)
+                if isinstance(attempt, str):
                     self.changes = before
-                    self._take_fewer(failure)
+                    self._take_fewer(attempt)
+                else:
+                    first += len(some)
+                    yield attempt
+
+    def _attempt(self, some: Group, work: Callable[[Contrast], T]) -> tuple[Contrast, T] | str:
+        """Some pairs and what ``work`` makes of them; or, where memory runs out, what torch said of
+        it: the traceback holds the tensors that did not fit, and only words survive."""
+        try:
+            contrast = self._contrast(some)
+            return contrast, work(contrast)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return str(error)
 
     def _contrast(self, some: Group) -> Contrast:
         contrast = contrast_of(

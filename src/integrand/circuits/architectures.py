@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -318,7 +319,7 @@ def matrix_of(module: nn.Module, width: int, like: Tensor) -> Tensor:
     Raises:
         ModelError: for a layer that has none.
     """
-    if type(module) is nn.Linear and _untouched(module):
+    if is_plain(module):
         return module.weight.detach()
     with torch.enable_grad():
         zeros = like.new_zeros(1, 1, width).requires_grad_()
@@ -344,8 +345,8 @@ def bias_of(module: nn.Module, width: int, like: Tensor) -> Tensor:
     return bias
 
 
-def _untouched(module: nn.Module) -> bool:
-    """Whether a layer does nothing but what its class does: no hook changes it, and nobody has put
-    another ``forward`` there, as loaders of weights do."""
+def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer does nothing but multiply by its weight: no hook changes it, and nobody has
+    put another ``forward`` there, as loaders of weights do."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return not any(hooks) and "forward" not in vars(module)
+    return type(module) is nn.Linear and not any(hooks) and "forward" not in vars(module)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, NonFiniteGradient
-from .architectures import Decoder, DecoderBlock, bias_of, matrix_of
+from .architectures import Decoder, DecoderBlock, bias_of, is_plain, matrix_of
 
 INPUT, ATTENTION, MLP = "input", "attention", "mlp"
 
@@ -266,9 +266,9 @@ def check_readers(matrices: Matrices, record: StreamRecording) -> None:
         stream = record.attention_stream[layer]
         normed = stream if block.attention_norm is None else block.attention_norm(stream)
         for module, output in zip(block.projections, record.projected[layer], strict=True):
-            _compare(
-                decoder, matrices.apply(module, normed), output, f"a projection of block {layer}"
-            )
+            made = matrices.apply(module, normed)
+            _compare(decoder, made, output, f"a projection of block {layer}")
+            matrices.release(module)  # of use to edges alone
         mixed, raw = record.mixed[layer], record.raw[layer]
         added = matrices.apply(block.attention_output, mixed)
         if block.normed_heads:
@@ -317,6 +317,11 @@ class Matrices:
         if module not in self.biases:
             self.biases[module] = bias_of(module, width, like)
         return self.biases[module]
+
+    def release(self, module: nn.Module) -> None:
+        """Forget a matrix that is a copy, and takes memory of its own."""
+        if not is_plain(module):
+            self.known.pop(module, None)
 
     def apply(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """What a linear layer makes of inputs, by its matrix and its bias."""
