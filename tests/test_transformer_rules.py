@@ -143,6 +143,7 @@ ATTENTION: dict[str, Callable[[Tensor], Tensor]] = {
     "F.softmax": _eager(lambda s: F.softmax(s, dim=-1)),
     "float32 by name": _eager(lambda s: F.softmax(s, dim=-1, dtype=torch.float64)),
     "torch.softmax": _eager(lambda s: torch.softmax(s, 3)),
+    "torch.special.softmax": _eager(lambda s: torch.special.softmax(s, -1)),
     "Tensor.softmax": _eager(lambda s: s.softmax(-1)),
     "a finite mask": _eager(lambda s: s.softmax(-1), torch.finfo(torch.float64).min),
     "nn.Softmax": _eager(nn.Softmax(-1)),
@@ -160,7 +161,7 @@ def by_hand(x: Tensor, temperature: float | None) -> Tensor:
         for h in range(2):
             part = slice(3 * h, 3 * h + 3)
             q, k, v = (x[n] @ m[:, part] for m in (Q, K, V))
-            for i in range(T):
+            for i in range(x.shape[1]):
                 s = torch.stack([q[i] @ k[j] for j in range(i + 1)]) / math.sqrt(3)
                 p = s.exp() / s.exp().sum()
                 for j in range(i + 1):  # to the values
@@ -187,6 +188,20 @@ def test_attention(name: str, temperature: float | None) -> None:
         z = x.clone().requires_grad_()
         (ordinary,) = torch.autograd.grad(ATTENTION[name](z).sum(), z)
         assert torch.allclose(found, ordinary, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0, 3.0])
+@pytest.mark.parametrize("added", [False, True])
+def test_padding_on_the_left_that_sees_nothing(temperature: float | None, added: bool) -> None:
+    """The kernel gives zeros there, and all others get what they get alone."""
+    x = wave(2, T, D, phase=0.7)
+    mask = MASK.clone()
+    mask[:, :2] = False
+    given = torch.zeros(T, T).double().masked_fill(~mask, -torch.inf) if added else mask
+    rule = FROZEN if temperature is None else ig.fields.SoftmaxTemperature(temperature)
+    found = slope(_fused(attn_mask=given), x, rule)
+    assert torch.allclose(found[:, 2:], by_hand(x[:, 2:], temperature), rtol=1e-9, atol=1e-12)
+    assert not found[:, :2].any()
 
 
 def test_grouped_queries_of_the_kernel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -368,6 +369,7 @@ def test_an_estimate_counts_gradients_without_the_model(bytes_of: Any) -> None:
         ({"rule": FEW, "baseline": ["mean", "pad", ig.text.Corrupt([1, 50, 51, 52])]}, 12),
         ({"method": "sequential", "rule": FEW}, None),
         ({"method": "guided", "steps": 5}, None),
+        ({"method": ig.Backward(ig.fields.FrozenNorm(), ig.methods.integrated(rule=FEW))}, 4),
         ({"tol": 0.1}, None),
     ]
     for options, gradients in ways:
@@ -476,5 +478,38 @@ def test_half_precision_of_every_kind(name: str, bytes_of: Any, monkeypatch: Any
     assert bool(result.scores[0].isfinite().all())
     monkeypatch.setattr("integrand.text.precision.memory_budget", lambda device: 100)
     result = ig.text.explain_ids(model, ids, **options)
+    assert result.half_precision_error[0] != result.half_precision_error[0]
+    assert "not measured" in result.summary()
+
+
+def locked(model: Any) -> Any:
+    model.lock = threading.Lock()
+    return model
+
+
+def casting(model: Any) -> Any:
+    """Asks for half precision somewhere inside, whatever it is given."""
+    head = model.lm_head
+    head.register_forward_pre_hook(lambda module, args: (args[0].to(torch.bfloat16),))
+    return model
+
+
+class Quantised(type(tiny("llama"))):  # type: ignore[misc]
+    def float(self) -> Any:
+        raise ValueError("`.float()` is not supported for quantized models.")
+
+
+def quantised(model: Any) -> Any:
+    model.__class__ = Quantised
+    return model
+
+
+@pytest.mark.parametrize("change", [locked, casting, quantised])
+def test_what_half_precision_adds_is_not_measured_where_that_fails(change: Any, bytes_of: Any) -> None:  # fmt: skip
+    """The map is there all the same, and says so."""
+    expected = ig.text.explain(tiny("llama", dtype=torch.bfloat16), bytes_of, "Rome is old", target=" Paris", rule=FEW)  # fmt: skip
+    model = change(tiny("llama", dtype=torch.bfloat16))
+    result = ig.text.explain(model, bytes_of, "Rome is old", target=" Paris", rule=FEW)
+    assert torch.equal(result.scores[0], expected.scores[0])
     assert result.half_precision_error[0] != result.half_precision_error[0]
     assert "not measured" in result.summary()

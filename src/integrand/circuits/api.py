@@ -4,10 +4,10 @@ circuits, and to how faithful they are."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,16 +16,17 @@ from ..backprop.modified import BackwardRule
 from ..backprop.modified.base import During
 from ..core.options import check_choice, whole
 from ..core.random import generator
-from ..errors import InputError, NonFiniteGradient
+from ..errors import InputError
 from ..integration.cost import Cost, peak_of
 from ..integration.running_mean import RunningMean
 from ..model.autograd import gradients
+from ..model.batching import is_out_of_memory, make_room, warn_of_smaller_calls
 from ..model.borrowed import borrowed
 from ..rules.quadrature import GaussLegendre, Quadrature, Right
 from ..text.models import ModelLike, TokenizerLike, language_model
 from .architectures import Architecture, Decoder, decoder_of
 from .graph import CircuitGraph
-from .pairs import Metric, Pairs, Prompts, in_words, pairs_of
+from .pairs import Group, Metric, Pairs, Prompts, in_words, pairs_of
 from .patching import patched_values
 from .result import Circuit, Completeness, FaithfulnessCurve, NodeScores
 from .scoring import (
@@ -34,11 +35,12 @@ from .scoring import (
     PathNodes,
     along,
     branches_of,
+    check_finite,
     contrast_of,
     edge_scores,
     node_scores,
 )
-from .stream import INPUT, Branch, Matrices, check_stream, recorded
+from .stream import INPUT, Branch, Matrices, check_readers, check_stream, recorded
 
 EAP = "eap"
 INPUTS = "eap-ig-inputs"
@@ -47,6 +49,8 @@ EXACT = "exact"
 METHODS = (INPUTS, EAP, ACTIVATIONS, EXACT)
 
 _FRACTIONS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+T = TypeVar("T")
+
 _MASKS = 2**24  # numbers in sets of edges that are held at once
 
 
@@ -81,7 +85,8 @@ def edges(
     Args:
         model: a causal language model of Hugging Face, or its local folder. It is given back as it
             was.
-        clean: a prompt or several, texts or token ids (T), (B, T).
+        clean: a prompt or several, texts or token ids (T), (B, T), or lists of them, without
+            padding.
         corrupt: as many, each of as many tokens as its clean one.
         metric: F. ``ig.text.NextToken(…, against=…)``, ``Continuation`` or ``Span`` (read off the
             clean prompt; or a list, one for each pair), an ``ig.targets`` value, or a function of
@@ -127,12 +132,11 @@ def edges(
         (13, 'input')
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-    job.follow(backward)
+    job.follow(backward, method)
     scores, nodes = _MeanOverPairs(), _MeanOverPairs()
     with job.running():
         estimates = _RuleDifference()
-        for contrast in job.contrasts():
-            both = _edges_of(contrast, job, method, steps, rule)
+        for _, both in job.each(lambda contrast: _edges_of(contrast, job, method, steps, rule)):
             scores.add(both[0])
             nodes.add(both[0].sum(-1))
             estimates.add(both)
@@ -190,11 +194,10 @@ def nodes(
         that of ``edges``, without the sums over readers; of "exact" a forward pass for each node.
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-    job.follow(backward)
+    job.follow(backward, method)
     scores, estimates = _MeanOverPairs(), _RuleDifference()
     with job.running():
-        for contrast in job.contrasts():
-            both = _nodes_of(contrast, job, method, steps, rule)
+        for _, both in job.each(lambda contrast: _nodes_of(contrast, job, method, steps, rule)):
             scores.add(both[0])
             estimates.add(both)
         return NodeScores(
@@ -243,11 +246,10 @@ def activation_patching(
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     places = [job.graph.edge(edge[0], edge[1]) for edge in edges]
-    losses = torch.zeros(len(places), job.pairs.count, dtype=torch.float64)
     with job.running():
-        for contrast in job.contrasts():
-            if places:
-                losses[:, contrast.group.numbers] = _losses(contrast, job, places)
+        losses = torch.zeros(len(places), job.pairs.count, dtype=torch.float64)
+        for contrast, lost in job.each(lambda contrast: _losses(contrast, job, places)):
+            losses[:, contrast.group.numbers] = lost
     return losses
 
 
@@ -295,32 +297,50 @@ def faithfulness(
         (1 + draws) forward passes for each count and pair, and 2 for each pair.
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-    if circuit.graph != job.graph:
-        raise InputError(
-            f"The circuit is one of {circuit.graph}, and {job.decoder.model.name} has {job.graph}."
-        )
+    _check_circuit(circuit, job)
     total = job.graph.edge_count
-    shares = dict.fromkeys(round(share * total) for share in _FRACTIONS)
-    kept_counts = [whole("counts", n, least=0) for n in (shares if counts is None else counts)]
-    kept_counts = sorted({min(count, total) for count in kept_counts})
+    kept_counts = _kept_counts(counts, total)
     masks = [circuit.mask(count) for count in kept_counts]
     rng = generator(seed)
     for _ in range(whole("draws", draws, least=0)):
         order = torch.randperm(total, generator=rng)
         masks += [_drawn(job.graph, order[:count]) for count in kept_counts]
-    left = torch.zeros(len(masks), dtype=torch.float64)
+    kept = torch.stack(masks)
     with job.running():
-        for contrast in job.contrasts():
-            if masks:
-                left += patched_values(contrast, torch.stack(masks), job.batch_size).sum(1)
-    left /= job.pairs.count
-    clean_mean, corrupt_mean = job.values.mean(1)
-    if clean_mean == corrupt_mean or not len(masks):
-        raise InputError(
-            "F of the corrupt prompts is that of the clean ones: there is no change that a circuit could keep."
-        )
-    curves = ((left - corrupt_mean) / (clean_mean - corrupt_mean)).reshape(-1, len(kept_counts))
+        left = torch.zeros(len(masks), dtype=torch.float64)
+        for _, values in job.each(lambda some: patched_values(some, kept, job.batch_size)):
+            left += values.sum(1)
+        left /= job.pairs.count
+        clean_mean, corrupt_mean = job.values.mean(1)
+        if clean_mean == corrupt_mean:
+            raise InputError(
+                "F of the corrupt prompts is that of the clean ones: there is no change that a circuit could keep."
+            )
+        curves = ((left - corrupt_mean) / (clean_mean - corrupt_mean)).reshape(-1, len(kept_counts))
     return FaithfulnessCurve(tuple(kept_counts), curves[0], curves[1:], total, job.cost())
+
+
+def _check_circuit(circuit: object, job: CircuitJob) -> None:
+    """Check that what was handed in is a circuit of the model."""
+    if not isinstance(circuit, Circuit):
+        raise InputError(
+            f"A circuit has scores of edges, and a {type(circuit).__name__} has none: give what ig.circuits.edges returns."
+        )
+    if circuit.graph != job.graph:
+        raise InputError(
+            f"The circuit is one of {circuit.graph}, and {job.decoder.model.name} has {job.graph}."
+        )
+
+
+def _kept_counts(counts: Iterable[int] | None, total: int) -> list[int]:
+    """How many edges are kept, in order and each once."""
+    shares = dict.fromkeys(round(share * total) for share in _FRACTIONS)
+    if not isinstance(counts, Iterable | None):
+        raise InputError(f"counts= says how many edges are kept, as a list: give [{counts!r}].")
+    given = [whole("counts", n, least=0) for n in (shares if counts is None else counts)]
+    if not given:
+        raise InputError("counts= is empty: say how many edges are kept, once at least.")
+    return sorted({min(count, total) for count in given})
 
 
 def _drawn(graph: CircuitGraph, chosen: Tensor) -> Tensor:
@@ -355,15 +375,22 @@ class CircuitJob:
 
     def __post_init__(self) -> None:
         self.values = torch.zeros(2, self.pairs.count, dtype=torch.float64)
+        self.matrices = Matrices(self.decoder)
+        self._checked = False
 
-    def follow(self, backward: BackwardRule | None) -> None:
+    def follow(self, backward: BackwardRule | None, method: str) -> None:
         """Let gradients follow a rule.
 
         Raises:
-            InputError: for what is none.
+            InputError: for what is none, and for a method without gradients.
         """
+        check_choice("method", method, METHODS)
         if backward is None:
             return
+        if method == EXACT:
+            raise InputError(
+                'method="exact" patches, and takes no gradients that could follow a rule: leave backward= out.'
+            )
         if not isinstance(backward, BackwardRule):
             raise InputError(
                 f"backward= is a rule such as ig.fields.FrozenNorm(), not {type(backward).__name__}."
@@ -376,20 +403,55 @@ class CircuitJob:
         with borrowed(self.decoder.module), gradients(False):
             yield
 
-    def contrasts(self) -> Iterator[Contrast]:
-        """The pairs, as many at a time as a call has rows, with both prompts run."""
-        checked = False
-        matrices = Matrices(self.decoder)
+    def each(self, work: Callable[[Contrast], T]) -> Iterator[tuple[Contrast, T]]:
+        """The pairs, as many at a time as a call has rows, with both prompts run, and what ``work``
+        makes of them. Where memory runs out, the same pairs are taken again in calls of half as
+        many rows.
+
+        Raises:
+            ModelTooLarge: where one row alone does not fit.
+        """
         for group in self.pairs.groups:
-            for some in group.split(self.batch_size):
-                contrast = contrast_of(
-                    self.decoder, self.graph, some, matrices, self.count, self.during
-                )
-                if not checked:
-                    check_stream(self.decoder, contrast.clean)
-                    checked = True
-                self.values[:, some.numbers] = contrast.values
-                yield contrast
+            first = 0
+            while first < len(group):
+                some = group.at(torch.arange(first, min(first + self.batch_size, len(group))))
+                before = dict(self.changes)
+                attempt = self._attempt(some, work)
+                if isinstance(attempt, str):
+                    self.changes = before
+                    self._take_fewer(attempt)
+                else:
+                    first += len(some)
+                    yield attempt
+
+    def _attempt(self, some: Group, work: Callable[[Contrast], T]) -> tuple[Contrast, T] | str:
+        """Some pairs and what ``work`` makes of them; or, where memory runs out, what torch said of
+        it: the traceback holds the tensors that did not fit, and only words survive."""
+        try:
+            contrast = self._contrast(some)
+            return contrast, work(contrast)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return str(error)
+
+    def _contrast(self, some: Group) -> Contrast:
+        contrast = contrast_of(
+            self.decoder, self.graph, some, self.matrices, self.count, self.during
+        )
+        if not self._checked:
+            check_stream(self.decoder, contrast.clean)
+            check_readers(self.matrices, contrast.clean)
+            self._checked = True
+        self.values[:, some.numbers] = contrast.values
+        return contrast
+
+    def _take_fewer(self, failure: str) -> None:
+        """Halve the rows of a call, after one ran out of memory."""
+        rows = self.batch_size
+        make_room(rows, failure)
+        self.batch_size = rows // 2
+        warn_of_smaller_calls(rows, self.batch_size)
 
     def complete(self, branch: Branch, change: Tensor, total: Tensor) -> None:
         """Note what F loses (P,) without what a branch writes, and what scores add up to (P,)."""
@@ -443,6 +505,23 @@ def job_of(
     Raises:
         IntegrandError: one of the tree in ``integrand.errors``.
     """
+    with gradients(False):  # what is made here is written to outside the caller's inference mode
+        return _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+
+
+def _job(
+    model: ModelLike,
+    clean: Prompts,
+    corrupt: Prompts,
+    metric: Metric,
+    tokenizer: TokenizerLike | None,
+    architecture: Architecture | None,
+    batch_size: int,
+) -> CircuitJob:
+    if architecture is not None and not isinstance(architecture, Architecture):
+        raise InputError(
+            f"architecture= is an ig.circuits.Architecture, such as those in ig.circuits.ARCHITECTURES, not {architecture!r}."
+        )
     language = language_model(model, None if architecture is None else architecture.embeddings)
     where = tokenizer
     if tokenizer is None and not isinstance(model, torch.nn.Module) and in_words(clean):
@@ -454,7 +533,7 @@ def job_of(
         len(decoder.blocks),
         decoder.heads,
         decoder.key_value_heads,
-        decoder.architecture.parallel,
+        decoder.parallel,
     )
     return CircuitJob(decoder, graph, pairs, whole("batch_size", batch_size, least=1))
 
@@ -462,8 +541,11 @@ def job_of(
 def _path(method: str, steps: int, rule: Quadrature | None) -> PathNodes:
     if method == EAP:
         return PathNodes.of(Right(1).table())
-    table = GaussLegendre(whole("steps", steps, least=1)).table() if rule is None else rule.table()
-    return PathNodes.of(table)
+    if rule is None:
+        rule = GaussLegendre(whole("steps", steps, least=1))
+    if not isinstance(rule, Quadrature):
+        raise InputError(f"rule= is one with fixed nodes, such as ig.rules.Right(5), not {rule!r}.")
+    return PathNodes.of(rule.table())
 
 
 Score = Callable[..., None]
@@ -473,7 +555,6 @@ def _edges_of(
     contrast: Contrast, job: CircuitJob, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S, V) scores by the rule, and by a coarser one."""
-    check_choice("method", method, METHODS)
     graph = contrast.graph
     shape = (len(contrast.group), len(graph.sources), len(graph.sinks))
     if method == EXACT:
@@ -489,7 +570,6 @@ def _nodes_of(
     contrast: Contrast, job: CircuitJob, method: str, steps: int, rule: Quadrature | None
 ) -> Tensor:
     """(2, P, S) scores by the rule, and by a coarser one."""
-    check_choice("method", method, METHODS)
     graph = contrast.graph
     if method == EXACT:
         kept = graph.edges.expand(len(graph.sources), *graph.edges.shape).clone()
@@ -520,10 +600,7 @@ def _scored(
             score(contrast, scored, sloped, into)
         written = into[0][:, contrast.graph.group(*branch)].double().cpu()
         job.complete(branch, _lost(contrast, branch), written.flatten(1).sum(1))
-    if not bool(into[0].isfinite().all()):
-        raise NonFiniteGradient(
-            f"Scores of {job.decoder.model.name} are not finite: its logits or their gradients are not, on the path from corrupt to clean."
-        )
+    check_finite(into[0], "Scores", job.decoder)
     return into.double().cpu()
 
 
@@ -540,6 +617,8 @@ def _lost(contrast: Contrast, branch: Branch) -> Tensor:
 def _losses(contrast: Contrast, job: CircuitJob, places: Sequence[tuple[int, int]]) -> Tensor:
     """What F loses (E, P) where single edges are those of the corrupt prompts."""
     graph = contrast.graph
+    if not places:
+        return contrast.values.new_zeros(0, len(contrast.group))
     at_once = max(1, _MASKS // graph.edges.numel())
     values = []
     for first in range(0, len(places), at_once):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class Architecture:
         attention_added: what is added to the stream, where an RMS norm stands behind the output
             projection; the output projection unless given.
         mlp_added: the same of the MLP.
-        parallel: whether the MLP reads the stream before the attention of its block is added.
+        parallel: whether the MLP reads the stream before the attention of its block is added; or the
+            entry of the configuration that says so.
         fused: how one module's output holds queries, keys and values: "concatenated" (all queries,
             all keys, all values) or "interleaved" (those of each head together).
         embeddings: the layer that makes vectors of token ids, counted from the model, where it does
@@ -73,7 +75,7 @@ class Architecture:
     mlp_norm: str | None = None
     attention_added: str | None = None
     mlp_added: str | None = None
-    parallel: bool = False
+    parallel: bool | str = False
     fused: str | None = None
     embeddings: str | None = None
     heads: int | None = None
@@ -129,7 +131,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         mlp="mlp",
         attention_norm="input_layernorm",
         mlp_norm="post_attention_layernorm",
-        parallel=True,
+        parallel="use_parallel_residual",
         fused="interleaved",
     ),
     "phi3": dataclasses.replace(_LLAMA, queries=_QKV, keys=_QKV, values=_QKV, fused="concatenated"),
@@ -188,6 +190,7 @@ class Decoder:
         final_norm: what reads the finished stream.
         heads: query heads of each block.
         key_value_heads: key-value heads of each block.
+        parallel: whether the MLP of a block does not read its heads.
     """
 
     model: LanguageModel
@@ -196,6 +199,7 @@ class Decoder:
     final_norm: nn.Module
     heads: int
     key_value_heads: int
+    parallel: bool
 
     @property
     def module(self) -> nn.Module:
@@ -248,7 +252,10 @@ def decoder_of(model: LanguageModel, architecture: Architecture | None = None) -
     if not blocks:
         raise ModelError(f"{described.blocks!r} of {model.name} holds no blocks.")
     final_norm = submodule(model, model.module, described.final_norm, "model")
-    return Decoder(model, described, blocks, final_norm, heads, key_value)
+    parallel = described.parallel
+    if isinstance(parallel, str):
+        parallel = bool(model.setting(parallel, False))
+    return Decoder(model, described, blocks, final_norm, heads, key_value, parallel)
 
 
 def _described(model: LanguageModel) -> Architecture:
@@ -307,13 +314,39 @@ def submodule(model: LanguageModel, root: nn.Module, name: str, where: str) -> n
 
 
 def matrix_of(module: nn.Module, width: int, like: Tensor) -> Tensor:
-    """The matrix (out, ``width``) of a linear layer of any make: its derivative, which is exact."""
-    if type(module) is nn.Linear:
+    """The matrix (out, ``width``) of a linear layer of any make: its derivative, which is exact.
+
+    Raises:
+        ModelError: for a layer that has none.
+    """
+    if is_plain(module):
         return module.weight.detach()
     with torch.enable_grad():
         zeros = like.new_zeros(1, 1, width).requires_grad_()
         count = module(zeros).shape[-1]
         points = like.new_zeros(1, count, width).requires_grad_()
         identity = torch.eye(count, dtype=like.dtype, device=like.device)[None]
-        (matrix,) = torch.autograd.grad(module(points), points, identity)
-    return matrix[0]
+        outputs = module(points)
+        slopes: tuple[Tensor | None, ...] = (None,)
+        if outputs.requires_grad:
+            slopes = torch.autograd.grad(outputs, points, identity.to(outputs), allow_unused=True)
+    if slopes[0] is None:
+        raise ModelError(
+            f"A {type(module).__name__} of the Architecture has no gradient, so that its heads cannot be told apart: give the model as it was "
+            "before its layers were quantised."
+        )
+    return slopes[0][0]
+
+
+def bias_of(module: nn.Module, width: int, like: Tensor) -> Tensor:
+    """What a linear layer (out,) makes of nothing."""
+    with torch.no_grad():
+        bias: Tensor = module(like.new_zeros(1, 1, width))[0, 0]
+    return bias
+
+
+def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer does nothing but multiply by its weight: no hook changes it, and nobody has
+    put another ``forward`` there, as loaders of weights do."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return type(module) is nn.Linear and not any(hooks) and "forward" not in vars(module)

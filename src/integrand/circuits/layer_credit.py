@@ -29,7 +29,7 @@ from .api import job_of
 from .architectures import Architecture
 from .graph import CircuitGraph
 from .pairs import Metric, Prompts
-from .scoring import Contrast
+from .scoring import Contrast, check_finite
 from .stream import INPUT, Hooks, StreamRecording, Written, present, recorded
 
 
@@ -192,14 +192,19 @@ def layer_credit(
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
     pieces, nodes = whole("segments", segments, least=1), whole("steps", steps, least=1)
     count, layers = job.pairs.count, job.graph.layers
-    scores = torch.zeros(count, len(job.graph.sources), dtype=torch.float64)
-    lens = torch.zeros(2, count, layers + 1, dtype=torch.float64)
+
+    def both(contrast: Contrast) -> tuple[Tensor, Tensor]:
+        return _credits(contrast, pieces, nodes, job.batch_size), _lens(contrast)
+
     with job.running():
-        for contrast in job.contrasts():
+        scores = torch.zeros(count, len(job.graph.sources), dtype=torch.float64)
+        lens = torch.zeros(2, count, layers + 1, dtype=torch.float64)
+        for contrast, (credit, read_off) in job.each(both):
             numbers = contrast.group.numbers
-            scores[numbers] = _credits(contrast, pieces, nodes, job.batch_size)
-            lens[:, numbers, :-1] = _lens(contrast)
+            scores[numbers] = credit
+            lens[:, numbers, :-1] = read_off
             lens[:, numbers, -1] = contrast.values
+        check_finite(scores, "Credits", job.decoder)
         return LayerCredit(job.graph, scores, lens[0], lens[1], job.pairs.metric, job.cost())
 
 

@@ -9,11 +9,14 @@ length share model calls; there is no padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backprop.modified.base import During
@@ -34,7 +37,10 @@ from ..text.models import CAUSAL, OTHER, LanguageModel, Tokenizer, TokenizerLike
 from ..text.questions import Asker
 from ..text.targets import Continuation, NextToken, Span
 
-Prompts = str | Tensor | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+Ids = Tensor | NDArray[np.integer[Any]] | Sequence[int]
+"""Token ids (T)."""
+
+Prompts = str | Sequence[str] | Ids | Sequence[Ids]
 """A prompt or several: texts, or token ids (T), (B, T)."""
 
 Metric = (
@@ -103,11 +109,6 @@ class Group:
             picked(self.clean),
             picked(self.corrupt),
         )
-
-    def split(self, size: int) -> Iterator[Group]:
-        """Groups of ``size`` pairs at most."""
-        for first in range(0, len(self), size):
-            yield self.at(torch.arange(first, min(first + size, len(self))))
 
     def value(self, *, corrupt: bool = False, during: During = nullcontext) -> Tensor:
         """F (N,) of the clean prompts, or of the corrupt ones, as the model runs now; ``during`` is
@@ -188,31 +189,65 @@ def pairs_of(
     )
 
 
-def in_words(prompts: Prompts) -> bool:
+def in_words(prompts: object) -> bool:
     """Whether prompts are texts, and not token ids."""
-    if isinstance(prompts, Tensor):
-        return False
-    return isinstance(prompts, str) or any(isinstance(entry, str) for entry in prompts)
+    if isinstance(prompts, str):
+        return True
+    return isinstance(prompts, Sequence) and any(isinstance(entry, str) for entry in prompts)
 
 
-def _encoded(prompts: Prompts, tokenizer: Tokenizer | None, model: LanguageModel) -> list[Encoded]:
-    if isinstance(prompts, Tensor):
-        if prompts.is_floating_point() or prompts.ndim not in (1, 2) or not prompts.numel():
-            raise InputError(
-                f"Token ids are whole numbers (T) or (B, T), not {prompts.dtype} {describe(prompts.shape)}."
-            )
-        prompts = prompts.tolist()
+def _encoded(prompts: Any, tokenizer: Tokenizer | None, model: LanguageModel) -> list[Encoded]:
+    if isinstance(prompts, Mapping) or not isinstance(prompts, Sequence | Tensor | np.ndarray):
+        advice = ": give its 'input_ids', without padding" if isinstance(prompts, Mapping) else ""
+        raise InputError(
+            f"Prompts are texts, or token ids (T) or (B, T), not a {type(prompts).__name__}{advice}."
+        )
     if in_words(prompts):
         if tokenizer is None:
             raise InputError("Prompts in words need tokenizer=; without one give token ids.")
         return [encode(tokenizer, text, model) for text in listed_texts(prompts)]
-    listed = list(prompts)
+    rows = _rows_of_ids(prompts)
+    _check_padding(rows, model)
+    return [encoded_ids(row, (), tokenizer, model) for row in rows]
+
+
+def _rows_of_ids(prompts: Any) -> list[list[int]]:
+    """Token ids as lists, one for each prompt."""
+    if isinstance(prompts, Tensor | np.ndarray):
+        ids = torch.as_tensor(prompts)
+        if ids.is_floating_point() or ids.ndim not in (1, 2) or not ids.numel():
+            raise InputError(
+                f"Token ids are whole numbers (T) or (B, T), not {ids.dtype} {describe(ids.shape)}."
+            )
+        prompts = ids.tolist()
+    listed: list[Any] = [
+        row.tolist() if isinstance(row, Tensor | np.ndarray) else row for row in prompts
+    ]
     if not listed:
         raise InputError("There are no prompts: give one pair at least.")
-    rows = [listed] if isinstance(listed[0], int) else [list(row) for row in listed]
-    if not all(row and all(type(token) is int for token in row) for row in rows):
+    rows: list[Any] = listed if isinstance(listed[0], Sequence) else [listed]
+    if not all(isinstance(row, Sequence) and row and _all_ids(row) for row in rows):
         raise InputError("A prompt is a text, or a list of token ids that holds one at least.")
-    return [encoded_ids(row, (), tokenizer, model) for row in rows]
+    return [list(row) for row in rows]
+
+
+def _all_ids(row: Sequence[Any]) -> bool:
+    return all(type(token) is int for token in row)
+
+
+def _check_padding(rows: Sequence[Sequence[int]], model: LanguageModel) -> None:
+    """Check that prompts of token ids are not padded, for the model would read padding as text."""
+    pad = model.setting("pad_token_id")
+    marks = [model.setting(name) for name in ("bos_token_id", "eos_token_id")]
+    used = [entry for mark in marks for entry in (mark if isinstance(mark, list) else [mark])]
+    if pad is None or pad in used or len(rows) == 1:
+        return
+    padded = next((n for n, row in enumerate(rows) if pad in (row[0], row[-1])), None)
+    if padded is not None:
+        raise InputError(
+            f"Prompt {padded} has padding (token {pad}) at its end or its beginning: give lists of token ids without padding, pairs of "
+            "different lengths go together."
+        )
 
 
 def _questions(metric: Metric, texts: Sequence[Encoded], asker: Asker) -> Questions:

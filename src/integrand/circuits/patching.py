@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model.autograd import gradients
-from .scoring import Contrast
+from .scoring import Contrast, check_finite
 from .stream import Hooks, Written, present
 
 
@@ -40,7 +40,6 @@ class _Pass:
     changed: Tensor
     mixed: Tensor | None = None
     raw: Tensor | None = None
-    biases: dict[nn.Module, Tensor] = field(default_factory=dict)
 
     # --- what is read -------------------------------------------------------------------------------------------------
 
@@ -70,12 +69,7 @@ class _Pass:
         parts = torch.einsum("jntd,jcd->ntjc", normed, matrix[columns])
         patched = torch.empty_like(output)
         patched[..., columns.flatten()] = parts.flatten(2)
-        return patched + self._bias(module, stream)
-
-    def _bias(self, module: nn.Module, stream: Tensor) -> Tensor:
-        if module not in self.biases:
-            self.biases[module] = module(stream.new_zeros(1, 1, stream.shape[-1]))[0, 0]
-        return self.biases[module]
+        return patched + contrast.matrices.bias(module, stream.shape[-1], stream)
 
     def mlp_input(self, layer: int) -> Tensor:
         """What an MLP reads, behind its norm."""
@@ -153,6 +147,9 @@ def patched_values(contrast: Contrast, kept: Tensor, batch_size: int) -> Tensor:
 
     Cost:
         M × P forward passes, in which every sink of a layer has an input of its own.
+
+    Raises:
+        NonFiniteGradient: where F is not finite.
     """
     pairs, sets = len(contrast.group), len(kept)
     start = present(contrast.corrupt.start)
@@ -168,4 +165,6 @@ def patched_values(contrast: Contrast, kept: Tensor, batch_size: int) -> Tensor:
             with _patched(state):
                 values.append(contrast.group.at(rows).value().double().cpu())
             contrast.count.forward(len(rows))
-    return torch.cat(values).reshape(sets, pairs)
+    patched = torch.cat(values).reshape(sets, pairs)
+    check_finite(patched, "F", contrast.decoder)
+    return patched

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..backprop.modified.base import During
-from ..errors import DetachedModel
+from ..errors import DetachedModel, NonFiniteGradient
 from ..model.autograd import gradients, slopes
 from .architectures import Decoder
 from .graph import CircuitGraph
@@ -143,7 +143,11 @@ def contrast_of(
     count: Count,
     during: During = nullcontext,
 ) -> Contrast:
-    """Run both prompts of every pair."""
+    """Run both prompts of every pair.
+
+    Raises:
+        NonFiniteGradient: where F of one of them is not finite.
+    """
     with gradients(False), recorded(decoder) as clean:
         value = group.value().double().cpu()
     with gradients(False), recorded(decoder) as corrupt:
@@ -151,7 +155,21 @@ def contrast_of(
     for _ in (clean, corrupt):
         count.forward(len(group))
     values = torch.stack([value, other])
+    check_finite(values, "F", decoder)
     return Contrast(decoder, graph, group, matrices, clean, corrupt, values, count, during)
+
+
+def check_finite(numbers: Tensor, what: str, decoder: Decoder) -> None:
+    """Check that numbers that were made of a model's logits are finite.
+
+    Raises:
+        NonFiniteGradient: where they are not.
+    """
+    if not bool(numbers.isfinite().all()):
+        raise NonFiniteGradient(
+            f"{what} of {decoder.model.name} {'is' if what == 'F' else 'are'} not finite: its logits, or what the metric makes of them and of "
+            "their gradients, hold NaN or infinity."
+        )
 
 
 # --- gradients along a path -------------------------------------------------------------------------------------------

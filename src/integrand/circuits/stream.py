@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from .architectures import Decoder, DecoderBlock, matrix_of
+from ..errors import ModelError, NonFiniteGradient
+from .architectures import Decoder, DecoderBlock, bias_of, is_plain, matrix_of
 
 INPUT, ATTENTION, MLP = "input", "attention", "mlp"
 
@@ -208,6 +208,7 @@ def check_stream(decoder: Decoder, record: StreamRecording) -> None:
 
     Raises:
         ModelError: that says where it is not.
+        NonFiniteGradient: where what is read is not finite.
     """
     layers = len(decoder.blocks)
     lists = (record.attention_stream, record.raw, record.attention, record.mlp_stream, record.mlp)
@@ -226,7 +227,7 @@ def check_stream(decoder: Decoder, record: StreamRecording) -> None:
         added, further = record.attention[layer], record.mlp[layer]
         _check(decoder, stream, record.attention_stream[layer], size, f"attention of block {layer}")
         size = size + added.abs()
-        read = stream if decoder.architecture.parallel else stream + added
+        read = stream if decoder.parallel else stream + added
         _check(decoder, read, record.mlp_stream[layer], size, f"MLP of block {layer}")
         stream, size = stream + added + further, size + further.abs()
     _check(decoder, stream, present(record.final), size, "final norm")
@@ -235,6 +236,7 @@ def check_stream(decoder: Decoder, record: StreamRecording) -> None:
 def _check(decoder: Decoder, summed: Tensor, read: Tensor, size: Tensor, where: str) -> None:
     """Check a sum of terms, each as large as ``size`` at most, but for the rounding of all of
     them."""
+    _check_finite(decoder, read, where)
     allowed = 2 * len(decoder.blocks) * torch.finfo(read.dtype).eps * size
     if summed.shape == read.shape and bool(((summed - read).abs() <= allowed).all()):
         return
@@ -242,6 +244,55 @@ def _check(decoder: Decoder, summed: Tensor, read: Tensor, size: Tensor, where: 
         f"What the {where} of {decoder.model.name} reads is not the sum of what its Architecture says was written before: describe what is "
         "added to the stream (attention_added=, mlp_added=), and whether blocks are parallel."
     )
+
+
+def _check_finite(decoder: Decoder, read: Tensor, where: str) -> None:
+    if not bool(read.isfinite().all()):
+        raise NonFiniteGradient(
+            f"What the {where} of {decoder.model.name} reads is not finite: look for NaN and infinity in its weights, or run it in another "
+            "type, for float16 ends at 65,504."
+        )
+
+
+def check_readers(matrices: Matrices, record: StreamRecording) -> None:
+    """Check that layers make of the stream what is computed of it for single heads: that nothing but
+    its norm stands between the stream and a reader, and that projections are linear.
+
+    Raises:
+        ModelError: that says where something else is computed, by a hook or by the layer itself.
+    """
+    decoder = matrices.decoder
+    for layer, block in enumerate(decoder.blocks):
+        stream = record.attention_stream[layer]
+        normed = stream if block.attention_norm is None else block.attention_norm(stream)
+        for module, output in zip(block.projections, record.projected[layer], strict=True):
+            made = matrices.apply(module, normed)
+            _compare(decoder, made, output, f"a projection of block {layer}")
+            matrices.release(module)  # of use to edges alone
+        mixed, raw = record.mixed[layer], record.raw[layer]
+        added = matrices.apply(block.attention_output, mixed)
+        if block.normed_heads:
+            added = added * _gain(block, raw)
+        _compare(decoder, added, record.attention[layer], f"the output projection of block {layer}")
+        stream = record.mlp_stream[layer]
+        normed = stream if block.mlp_norm is None else block.mlp_norm(stream)
+        _compare(decoder, normed, record.mlp_input[layer], f"the norm of the MLP of block {layer}")
+
+
+def _compare(decoder: Decoder, computed: Tensor, seen: Tensor, where: str) -> None:
+    """Check what was computed of a layer's input against what the model had, in relative L2."""
+    half = seen.dtype in (torch.float16, torch.bfloat16)
+    apart = (computed.float() - seen.float()).norm()
+    if bool(apart <= (_HALF if half else _SINGLE) * seen.float().norm()):
+        return
+    raise ModelError(
+        f"What comes out of {where} of {decoder.model.name} is not what its Architecture and its weights say: take off hooks of your own "
+        "there, and put linear layers in the place of those that round or clip what goes into them."
+    )
+
+
+_SINGLE, _HALF = 1e-3, 2e-2
+"""Rounding of a layer, of TF32 on GPUs and of half precision; other computations miss far more."""
 
 
 # --- single heads, from what is recorded ------------------------------------------------------------------------------
@@ -253,6 +304,7 @@ class Matrices:
 
     decoder: Decoder
     known: dict[nn.Module, Tensor] = field(default_factory=dict)
+    biases: dict[nn.Module, Tensor] = field(default_factory=dict)
 
     def of(self, module: nn.Module, width: int, like: Tensor) -> Tensor:
         """The matrix (out, ``width``) of a linear layer."""
@@ -260,12 +312,30 @@ class Matrices:
             self.known[module] = matrix_of(module, width, like)
         return self.known[module]
 
+    def bias(self, module: nn.Module, width: int, like: Tensor) -> Tensor:
+        """What a linear layer (out,) makes of nothing."""
+        if module not in self.biases:
+            self.biases[module] = bias_of(module, width, like)
+        return self.biases[module]
+
+    def release(self, module: nn.Module) -> None:
+        """Forget a matrix that is a copy, and takes memory of its own."""
+        if not is_plain(module):
+            self.known.pop(module, None)
+
+    def apply(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """What a linear layer makes of inputs, by its matrix and its bias."""
+        width = inputs.shape[-1]
+        matrix = self.of(module, width, inputs)
+        return inputs.to(matrix) @ matrix.T + self.bias(module, width, inputs)
+
     def written(self, layer: int, mixed: Tensor, raw: Tensor) -> Tensor:
         """What each head (N, H, T, D) writes into the stream.
 
-            s_h = W_h z_h,  behind an RMS norm  γ ⊙ W_h z_h  with the scale γ that the norm has here
+            s_h = W_h z_h,  behind an RMS norm  γ ⊙ (W_h z_h + b / H)  with the scale γ that the norm has here
 
-        Biases belong to no head.
+        A bias b belongs to no head; behind a norm, which scales it from prompt to prompt in
+        another way, every head has an equal share of it.
         """
         block = self.decoder.blocks[layer]
         matrix = self.of(block.attention_output, mixed.shape[-1], mixed)
@@ -276,12 +346,23 @@ class Matrices:
         )
         if not block.normed_heads:
             return parts
-        # An RMS norm knows of a vector only its mean square: it scales the vector of equal entries
-        # with the same mean square as it scales this one.
-        size = raw.square().mean(-1, keepdim=True).sqrt()
-        size = size.clamp_min(torch.finfo(raw.dtype).tiny ** 0.5)
-        scale: Tensor = block.attention_added(size.expand_as(raw)) / size
-        return parts * scale[:, None]
+        shared = self.bias(block.attention_output, mixed.shape[-1], mixed) / count
+        return (parts + shared.to(parts)) * _gain(block, raw)[:, None]
+
+
+def _gain(block: DecoderBlock, raw: Tensor) -> Tensor:
+    """The scale that the RMS norm behind a block's heads has for their sum ``raw``.
+
+    Such a norm knows of a vector only its mean square: it scales the vector of equal entries with
+    the same mean square as it scales this one.
+    """
+    # In float32 at least: the square of 256 is too large for float16.
+    wide = raw if raw.dtype == torch.float64 else raw.float()
+    size = wide.square().mean(-1, keepdim=True).sqrt()
+    least = max(torch.finfo(raw.dtype).tiny, torch.finfo(wide.dtype).tiny ** 0.5)
+    size = size.clamp_min(least).to(raw.dtype)
+    gain: Tensor = block.attention_added(size.expand_as(raw)) / size
+    return gain
 
 
 @dataclass(eq=False)

@@ -55,6 +55,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
+def make_room(rows: int, failure: str) -> None:
+    """After a call of some rows ran out of memory: give back what torch keeps for later ones.
+
+    Raises:
+        ModelTooLarge: for a call of one row, which cannot be made smaller.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if rows == 1:
+        raise ModelTooLarge(
+            "A single row does not fit into memory. Use a smaller input, a smaller model, half precision, or gradient "
+            f"checkpointing in the model. torch said: {failure}"
+        )
+
+
+def warn_of_smaller_calls(before: int, now: int) -> None:
+    """Say that calls have fewer rows than they were told to have."""
+    warn(
+        f"Memory ran out in a model call of {before} rows: calls of {now} go on, whose last digits may be others.",
+        SmallerCallsWarning,
+    )
+
+
 @dataclass
 class _Size:
     """What is known about one kind of call."""
@@ -270,11 +293,7 @@ class BatchSizer:
             if failure is not None:
                 self._make_room(size, rows, failure)
                 if self.rows:
-                    warn(
-                        f"Memory ran out in a model call of {rows} rows: calls of {size.rows} go on, "
-                        "whose last digits may be others.",
-                        SmallerCallsWarning,
-                    )
+                    warn_of_smaller_calls(rows, size.rows)
                 continue
             start += rows
             if watched:
@@ -288,13 +307,7 @@ class BatchSizer:
 
     @staticmethod
     def _make_room(size: _Size, rows: int, failure: str) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if rows == 1:
-            raise ModelTooLarge(
-                "A single row does not fit into memory. Use a smaller input, a smaller model, half precision, or gradient "
-                f"checkpointing in the model. torch said: {failure}"
-            )
+        make_room(rows, failure)
         size.shrink(rows)
 
     @staticmethod

@@ -273,6 +273,14 @@ def source_of(section: DataSection, folder: Path, model: object) -> Source:
     named = section.columns or section.id or section.continuation
     if section.kind in ("npy", "zarr", "images", "text") and named:
         raise InputError(f"Data of kind {section.kind!r} has no columns to choose from.")
+    if isinstance(model, TextModel) and section.kind in ("npy", "zarr"):
+        raise InputError(
+            f'A model of Hugging Face reads texts, not numbers: kind = "{section.kind}" is none of "text", "csv", "parquet" and "huggingface".'
+        )
+    if section.continuation is not None and not isinstance(model, TextModel):
+        raise InputError(
+            "data.continuation is for models of Hugging Face: no other reads words that follow."
+        )
     try:
         if not path.exists():
             raise InputError(f"There is no data at {str(path)!r}.")
@@ -357,9 +365,10 @@ def _of_table(section: DataSection, table: Any, model: object) -> Source:
             raise InputError('A model of texts reads one column: name it, columns = ["text"].')
         ids = _ids_of(table, section.id)
         if isinstance(model, EncodedText):
-            return TextSource(CellRows(table[name]), model, section.max_characters, ids)
-        follows = None if section.continuation is None else CellRows(table[section.continuation])
-        return LanguageRows(CellRows(table[name]), model, section, ids, follows)
+            return TextSource(CellRows(table[name], name), model, section.max_characters, ids)
+        words = section.continuation
+        follows = None if words is None else CellRows(table[words], words)
+        return LanguageRows(CellRows(table[name], name), model, section, ids, follows)
     if isinstance(model, ImageModel):
         return _of_pictures(section, table, model)
     if section.door == "tables":

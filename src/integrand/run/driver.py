@@ -184,11 +184,11 @@ def _stands(
     store: ShardStore, work: PreparedRecipe, entry: ManifestEntry, retry_failed: bool
 ) -> bool:
     """Whether a shard need not be computed again: its files hold what its line says, and its rows
-    are what they were."""
+    and the model are what they were."""
     if entry.failed and retry_failed:
         return False
     numbers = store.rows_of(entry.shard)
-    return store.holds(entry) and entry.inputs == work.source.digest_or_said(numbers)
+    return store.holds(entry) and entry.inputs == work.digest(numbers)
 
 
 def _tell(status: Status, watch: Watch | None, began: float) -> None:

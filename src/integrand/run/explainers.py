@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.options import check_choice
 from ..errors import InputError
 from ..explain import explain
 from ..expressions.names import target as spelled_target
@@ -19,6 +20,11 @@ from ..images.models import ImageModel
 from ..integration.attribution import Attribution, ExplainerLike
 from ..metrics import Metric, judge
 from ..text import explain as explain_texts
+from ..text.baselines import WORDS
+from ..text.job import check_method
+from ..text.keeping import KEEP
+from ..text.models import CLASSIFIER, LanguageModel
+from ..text.questions import label_number
 from .language import TextModel
 from .recipe import Recipe
 
@@ -125,7 +131,7 @@ class ImageExplainer(NumberExplainer):
 
 
 class TextExplainer(RowExplainer):
-    """Texts, of which rows of (text, words that follow it or None) were read."""
+    """Texts, of which rows of (text as tokens, words that follow it or None) were read."""
 
     words = ("tokens",)
 
@@ -133,6 +139,7 @@ class TextExplainer(RowExplainer):
         self, model: TextModel, recipe: Recipe, method: str | ExplainerLike, device: str
     ) -> None:
         super().__init__(recipe, method, sized=True)
+        self._check_settings(model.language)
         if recipe.method.metrics:
             raise InputError(_NOT_OF_TEXTS)
         if self.target is not None and recipe.data.continuation is not None:
@@ -140,6 +147,22 @@ class TextExplainer(RowExplainer):
         if device != "cpu":
             model.language.module.to(device)
         self.model = model
+
+    def _check_settings(self, language: LanguageModel) -> None:
+        """Check what the recipe says of texts, before any is read.
+
+        Raises:
+            IntegrandError: for what no text can be explained with.
+        """
+        check_method(self.method)
+        given = self.recipe.text.baseline
+        for word in (given,) if isinstance(given, str) else given:
+            check_choice("text.baseline", word, (*WORDS, "sampled"))
+        for word in (self.recipe.text.keep or "none").split("+"):
+            check_choice("text.keep", word.strip(), KEEP)
+        named = isinstance(self.target, str | int) and self.target != "predicted"
+        if named and language.kind == CLASSIFIER:
+            label_number(language, self.target)
 
     def target_of(self, target: str | int | None) -> Any:
         """A class, its name, words that follow, or a target as it prints."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import InputError
+from ..text.encoding import Encoded, check_tokenizer, encode
 from ..text.models import LanguageModel, ModelLike, TokenizerLike, language_model, tokenizer_of
 from .recipe import DataSection
 from .source import ReadRows, Source, digest_of, read_each
@@ -21,7 +22,8 @@ class TextModel:
         tokenizer: the model's; None for that in the model's folder.
 
     Raises:
-        InputError: for what is no model of texts, and without a tokenizer.
+        InputError: for what is no model of texts, without a tokenizer, and for that of another
+            model.
 
     Example:
         >>> from integrand.run import TextModel
@@ -34,17 +36,22 @@ class TextModel:
     def __init__(self, model: ModelLike, tokenizer: TokenizerLike | None = None) -> None:
         self.language: LanguageModel = language_model(model)
         self.tokenizer = tokenizer_of(tokenizer, model)
+        check_tokenizer(self.tokenizer, self.language)
 
-    def tokens(self, text: str) -> int:
-        """How many tokens a text has, special ones included."""
-        return len(self.tokenizer(text)["input_ids"])
+    def encoded(self, text: str) -> Encoded:
+        """A text as tokens.
+
+        Raises:
+            InputError: for what the model does not read.
+        """
+        return encode(self.tokenizer, text, self.language)
 
 
 class LanguageRows(Source):
     """Texts as they are, and the words that follow each where the data have them. Texts of more
     characters or tokens than the recipe allows are said: none is cut.
 
-    Rows that were read are lists of (text, words that follow it or None).
+    Rows that were read are lists of (text as tokens, words that follow it or None).
     """
 
     def __init__(
@@ -77,21 +84,28 @@ class LanguageRows(Source):
         )
         return ReadRows(rows or None, kept, failed)
 
-    def _row(self, number: int) -> tuple[str, str | None]:
-        text = self._text(number)
-        return text, None if self.continuations is None else self.continuations.text(number)
-
-    def _text(self, number: int) -> str:
+    def _row(self, number: int) -> tuple[Encoded, str | None]:
         text = self.texts.text(number)
         if not text.strip():
             raise InputError("The text is empty.")
         check_length(text, self.section.max_characters)
-        tokens = self.model.tokens(text)
-        if tokens > self.section.max_tokens:
+        encoded = self.model.encoded(text)
+        if len(encoded) > self.section.max_tokens:
             raise InputError(
-                f"The text has {tokens} tokens, more than data.max_tokens = {self.section.max_tokens}."
+                f"The text has {len(encoded)} tokens, more than data.max_tokens = {self.section.max_tokens}."
             )
-        return text
+        return encoded, self._following(number)
+
+    def _following(self, number: int) -> str | None:
+        if self.continuations is None:
+            return None
+        words = self.continuations.text(number)
+        if not words:
+            raise InputError(
+                f"The words that follow the text ({self.section.continuation}) are empty."
+            )
+        check_length(words, self.section.max_characters)
+        return words
 
     def digest(self, numbers: Sequence[int]) -> str:
         columns = [self.texts] + ([] if self.continuations is None else [self.continuations])

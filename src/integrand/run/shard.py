@@ -36,10 +36,11 @@ from ..model.network import parameter_dtype
 from ..tables.results import per_example
 from .data import EncodedText, source_of
 from .explainers import ImageExplainer, NumberExplainer, RowExplainer, RowMaps, TextExplainer
+from .identity import digest_of_folder, digest_of_weights
 from .language import TextModel
-from .recipe import Recipe
+from .recipe import Recipe, TextSection
 from .reduce import Reduction
-from .source import Source
+from .source import Source, digest_of
 from .store import Array, ManifestEntry, ShardStore, versions
 
 _NUMBERS = ("output", "base", "change", "residual", "gap", "error")
@@ -137,7 +138,7 @@ class ShardWorker:
         return ManifestEntry(
             shard,
             self.store.fingerprint,
-            self.work.source.digest_or_said(numbers),
+            self.work.digest(numbers),
             files,
             len(numbers),
             sum(status != "ok" for status in rows.status),
@@ -150,13 +151,17 @@ class ShardWorker:
 
 @dataclass
 class PreparedRecipe:
-    """A recipe made ready: data, what explains its rows, metrics, reduction."""
+    """A recipe made ready: data, what explains its rows, metrics, reduction.
+
+    ``identity`` is a hash of the model and the references.
+    """
 
     recipe: Recipe
     source: Source
     explainer: RowExplainer
     metrics: dict[str, Any]
     reduction: Reduction
+    identity: str = ""
     arrays: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,7 +197,12 @@ class PreparedRecipe:
         explainer, dtype = _explainer(model, source, recipe, method, device)
         kept = torch.float64 if dtype == torch.float64 else torch.float32
         reduction = Reduction.of(recipe.store, source.shape, kept)
-        return cls(recipe, source, explainer, metrics, reduction)
+        identity = _identity(recipe, base, model, words)
+        return cls(recipe, source, explainer, metrics, reduction, identity)
+
+    def digest(self, numbers: Sequence[int]) -> str:
+        """A hash of all that maps of rows are computed from: the rows, the model, references."""
+        return digest_of([self.identity.encode(), self.source.digest_or_said(numbers).encode()])
 
     def table(self, shard: int, numbers: Sequence[int], rows: ShardRows) -> Any:
         """The rows of a shard as an Arrow table."""
@@ -341,6 +351,10 @@ def _explainer(
     model: Any, source: Source, recipe: Recipe, method: str | ExplainerLike, device: str
 ) -> tuple[RowExplainer, torch.dtype]:
     """What explains the rows, and the type of its numbers: that of the model's weights."""
+    if not isinstance(model, TextModel) and recipe.text != TextSection():
+        raise InputError(
+            "[text] says how models of Hugging Face are explained, and this is none: leave it out."
+        )
     if isinstance(model, TextModel):
         dtype = parameter_dtype(model.language.module) or source.dtype
         return TextExplainer(model, recipe, method, device), dtype
@@ -395,6 +409,20 @@ def _model(recipe: Recipe, base: Path) -> Any:
     ready = (ImageModel, EncodedText, TextModel, Field)
     model = load_object(section.import_, base, ready=ready)
     return as_image_model(model, section.import_) if recipe.data.kind == "images" else model
+
+
+def _identity(recipe: Recipe, base: Path, model: Any, words: Mapping[str, Tensor]) -> str:
+    """A hash of what the recipe names, and that may have changed since."""
+    parts = [words[name].numpy().tobytes() for name in words]
+    if recipe.model.folder is not None:
+        parts.append(digest_of_folder(Path(base, recipe.model.folder)).encode())
+    elif isinstance(model, TextModel):
+        parts.append(digest_of_weights(model.language.module).encode())
+    else:
+        module = model.module if isinstance(model, ImageModel | EncodedText) else model
+        if isinstance(module, torch.nn.Module):
+            parts.append(digest_of_weights(module).encode())
+    return digest_of(parts)
 
 
 def _references(recipe: Recipe, base: Path) -> Tensor:

@@ -57,7 +57,7 @@ class ManifestEntry:
 
     shard        its number
     fingerprint  of the recipe
-    inputs       hash of the rows it was computed from
+    inputs       hash of the rows it was computed from, and of the model and the references
     files        file, relative to the folder → hash of its bytes
     rows         how many;  failed  how many of them could not be explained
     incomplete   how many did not converge

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.optional import optional
 from ..errors import InputError
 
 
@@ -65,9 +66,21 @@ class TextLines(Texts):
 
 
 class CellRows(Texts):
-    """A column of an Arrow table."""
+    """A column of an Arrow table, of texts, of their bytes or of numbers.
 
-    def __init__(self, column: Any) -> None:
+    Args:
+        column: its cells.
+        name: what it is called.
+
+    Raises:
+        InputError: for a column of anything else, such as lists.
+    """
+
+    def __init__(self, column: Any, name: str) -> None:
+        types = optional("pyarrow.types", extra="run", needs="A run")
+        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+        if types.is_nested(kind):
+            raise InputError(f"The column {name!r} holds {column.type}, not texts.")
         self.column = column
 
     def __len__(self) -> int:
@@ -75,6 +88,8 @@ class CellRows(Texts):
 
     def content(self, number: int) -> bytes:
         cell = self.column[number].as_py()
+        if isinstance(cell, bytes):
+            return cell
         return b"\xff" if cell is None else str(cell).encode()
 
     def text(self, number: int) -> str:

@@ -77,13 +77,18 @@ class Encoded:
         return self.text[start:stop] if stop > start else self.tokens[i]
 
 
-def encode(tokenizer: Tokenizer, text: TextLike, model: LanguageModel | None = None) -> Encoded:
-    """A text, a pair or a chat as tokens, checked against the model that shall read them.
+def encode(
+    tokenizer: Tokenizer, text: TextLike | Encoded, model: LanguageModel | None = None
+) -> Encoded:
+    """A text, a pair or a chat as tokens, checked against the model that shall read them; what is
+    encoded already stays as it is.
 
     Raises:
         InputError: for what is none of these, for empty texts, tokenizers without offsets, tokens
             that the model does not know, and more of them than it reads.
     """
+    if isinstance(text, Encoded):
+        return text
     if isinstance(text, str):
         _check_text(text)
         encoded = _encoded(tokenizer, text, _tokenised(tokenizer, text))

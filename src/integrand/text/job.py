@@ -38,6 +38,7 @@ from ..fields.views import CallCount
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..integration.cost import Cost
 from ..methods import about
+from ..model.turns import turn
 from ..rules import GaussLegendre
 from .baselines import BaselineLike, Batch, references_of
 from .batch_questions import Questions, ask, passes
@@ -75,6 +76,7 @@ class TextJob:
     keep: Keep
     checkpoint: Checkpoint = "auto"
 
+    @turn()
     def prepared(
         self,
         target: Any,
@@ -95,6 +97,7 @@ class TextJob:
         options |= for_method(method, beginning.start, options, self.model, self.asker)
         return Prepared(questions, tuple(kept), beginning, method, per_token, options)
 
+    @turn()
     def run(self, prepared: Prepared, *, check_precision: bool = True) -> TextAttribution:
         """Explain the texts."""
         questions, per_token = prepared.questions, prepared.per_token
@@ -122,6 +125,7 @@ class TextJob:
             half_precision_error=half,
         )
 
+    @turn()
     def estimate(self, prepared: Prepared) -> CostEstimate:
         """What it will take: from a gradient of the longest text, and short passes of it."""
         questions, model = prepared.questions, self.model
@@ -176,15 +180,22 @@ class TextJob:
         if "baseline" in options and isinstance(start, Given):
             references = start.references[:, number : number + 1].to(vectors)
             options["baseline"] = dataclasses.replace(start, references=references)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                explain_inputs(
-                    Linear(torch.ones_like(vectors[0])), vectors, method=prepared.method, **options
-                )
-        except Told as told:
-            return int(told.args[0])
-        except IntegrandError:  # it asks more of a model than a linear function can tell
+
+        def total(vectors: Tensor) -> Tensor:
+            return vectors.flatten(1).sum(1, keepdim=True)
+
+        # A field says more than a function does, whose operations backward rules have to see.
+        for linear, target in ((Linear(torch.ones_like(vectors[0])), None), (total, 0)):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    explain_inputs(
+                        linear, vectors, target=target, method=prepared.method, **options
+                    )
+            except Told as told:
+                return int(told.args[0])
+            except IntegrandError:  # it asks more of a model than a linear function can tell
+                continue
             return None
         return None
 
@@ -278,7 +289,7 @@ class TextJob:
 
     def _half_precision_error(self, prepared: Prepared, target: Any) -> tuple[float, ...]:
         """The relative error that half precision adds to a map of few nodes of each text, NaN where
-        there can be no copy in float32."""
+        no copy in float32 can be made or run."""
         fine = in_float32(self.model)
         start = prepared.beginning.start
         if fine is None or not isinstance(start, Given):
@@ -298,10 +309,11 @@ class TextJob:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IntegrandWarning)
-            coarse, exact = (
-                job._attributions(few)[0].values.double()
-                for job in (self, dataclasses.replace(self, model=fine))
-            )
+            coarse = self._attributions(few)[0].values.double()
+            try:
+                exact = dataclasses.replace(self, model=fine)._attributions(few)[0].values.double()
+            except IntegrandError:  # one that asks for half precision somewhere inside
+                return (math.nan,) * len(self.rows)
         return tuple((norm(coarse - exact) / norm(exact)).tolist())
 
     @property

@@ -21,6 +21,7 @@ from ..core.optional import optional
 from ..errors import InputError, ModelError, UnknownName
 from ..model.autograd import gradients
 from ..model.checkpointing import recomputed, repeated_blocks
+from ..model.turns import turn, undone
 
 _NEEDS = "Explaining texts"
 _CHUNK = 4096  # rows of an embedding table that are looked up at a time
@@ -218,7 +219,8 @@ class LanguageModel:
     def vectors(self, ids: Tensor) -> Tensor:
         """The vectors (…, D) of token ids, as its embedding layer makes them: scaled where it
         scales."""
-        with gradients(False):
+        # While another thread explains this model, its embedding layer gives that one's vectors.
+        with turn(), gradients(False):
             try:
                 vectors = self.embedding(ids.to(self.device))
             except (TypeError, ValueError) as error:
@@ -286,15 +288,14 @@ class LanguageModel:
     def padding(self, pad: int) -> Iterator[None]:
         """While this lasts its configuration knows the id of padding: classifiers that read on from
         the last token look for it there, and refuse several rows without one."""
-        config = self.module_config
-        if config is None or self.setting("pad_token_id", of=config) is not None:
-            yield
-            return
-        config.pad_token_id = pad
-        try:
-            yield
-        finally:
-            config.pad_token_id = None
+        with turn():
+            config = self.module_config
+            if config is None or self.setting("pad_token_id", of=config) is not None:
+                yield
+                return
+            with undone(lambda: setattr(config, "pad_token_id", None)):
+                config.pad_token_id = pad
+                yield
 
     @contextmanager
     def _embedded(self, vectors: Tensor) -> Iterator[list[Tensor]]:
@@ -349,7 +350,8 @@ def language_model(model: ModelLike, embeddings: str | nn.Module | None = None) 
     """
     if isinstance(model, str | Path):
         model = _loaded(_folder(model))
-    return LanguageModel(model, embeddings)
+    # A compiled model hides its class and the names of its modules: the same one runs as it was.
+    return LanguageModel(getattr(model, "_orig_mod", model), embeddings)
 
 
 def tokenizer_of(tokenizer: TokenizerLike | None, model: ModelLike) -> Tokenizer:
@@ -408,5 +410,6 @@ def _loaded(folder: Path) -> nn.Module:
 def _from(load: Callable[..., Any], folder: Path, what: str) -> Any:
     try:
         return load(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(folder)!r} holds no {what} that can be read: {error}") from error
+    except Exception as error:  # transformers and safetensors raise what they like of damaged files
+        reason = " ".join(str(error).split())
+        raise InputError(f"{str(folder)!r} holds no {what} that can be read: {reason}") from error

@@ -26,8 +26,8 @@ def is_half(model: LanguageModel) -> bool:
 
 
 def in_float32(model: LanguageModel) -> LanguageModel | None:
-    """A copy of a model in float32; None where there is no room for one, or where its weights come
-    and go by the hand of others."""
+    """A copy of a model in float32; None where there is no room for one, where its weights come
+    and go by the hand of others, and where it cannot be copied or is of no other type (4 bits)."""
     module = model.module
     weights = [*module.parameters(), *module.buffers()]
     budget = memory_budget(model.device)
@@ -36,7 +36,11 @@ def in_float32(model: LanguageModel) -> LanguageModel | None:
     changed = any("forward" in vars(part) for part in module.modules())
     if elsewhere or changed or (budget is not None and size > budget):
         return None
-    return LanguageModel(copy.deepcopy(module).float(), _named(model), model.checkpoint)
+    try:
+        copied = copy.deepcopy(module).float()
+    except Exception:  # the user's module holds what it likes, a lock for one
+        return None
+    return LanguageModel(copied, _named(model), model.checkpoint)
 
 
 def _named(model: LanguageModel) -> str | nn.Module | None:

@@ -17,7 +17,9 @@ from ...errors import InputError, ModelError
 from .base import Changed, During, check_open
 from .instead import instead
 
-_SOFTMAX: frozenset[Function] = frozenset({F.softmax, torch.softmax, Tensor.softmax})
+_SOFTMAX: frozenset[Function] = frozenset(
+    {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
+)
 _AXES = 3  # of a softmax over what is attended to: rows, places, and those attended to
 
 Weights = Callable[[Tensor, Tensor], Tensor]
@@ -167,4 +169,8 @@ def _scaled_dot_product(
     if attn_mask is not None:
         boolean = attn_mask.dtype == torch.bool
         scores = scores.masked_fill(~attn_mask, -torch.inf) if boolean else scores + attn_mask
-    return instead(output, change(scores, scores.softmax(-1)) @ value)
+    # A place that sees none, such as padding on the left, has no weights: the kernel gives zeros.
+    blind = (scores == -torch.inf).all(-1, keepdim=True)
+    scores = scores.masked_fill(blind, 0)
+    weights = change(scores, scores.softmax(-1)).masked_fill(blind, 0)
+    return instead(output, weights @ value)
