@@ -127,7 +127,7 @@ class Learner(nn.Module):
             num_key_value_heads=4,
             max_position_embeddings=_WINDOW + 1,
             tie_word_embeddings=False,
-            pad_token_id=0,
+            pad_token_id=None,  # whose vector would stay zero: padding is learnt, as every token is
             bos_token_id=1,
             eos_token_id=1,
             attn_implementation="eager",  # other implementations do not tell its weights
