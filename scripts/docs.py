@@ -16,7 +16,7 @@ pictures in docs/images and what they print in docs/results/examples.json.
 Numbers in the prose of docs/usage/which-method.md and docs/usage/text.md are those of docs/results, between marks of their own:
 
     <!--= weighted/lite0/deletion/WG/mean -->0.0463<!--/-->             of a method: mean, interval, gradients
-    <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict
+    <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict, detectable
     <!--= ig2/digits/examples -->200<!--/-->                            of a run
     <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results
 
@@ -328,6 +328,7 @@ def found_number(path: str, results: Path) -> str:
             "wins": percent(claim["wins"], decimals=0),
             "examples": str(claim["examples"]),
             "verdict": claim["verdict"],
+            "detectable": percent(claim["detectable"], decimals=0),
         }[what]
     if what in ("gradients", "gap"):
         cost = told["runs"][run]["costs"][method][what]
