@@ -13,11 +13,12 @@ measurements that are kept as data; everything else on them is written by hand.
 docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists. ``--examples`` runs the scripts, and keeps their
 pictures in docs/images and what they print in docs/results/examples.json.
 
-Numbers in the prose of docs/usage/which-method.md are those of docs/results, between marks of their own:
+Numbers in the prose of docs/usage/which-method.md and docs/usage/text.md are those of docs/results, between marks of their own:
 
     <!--= weighted/lite0/deletion/WG/mean -->0.0463<!--/-->             of a method: mean, interval, gradients
-    <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict
+    <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict, detectable
     <!--= ig2/digits/examples -->200<!--/-->                            of a run
+    <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results
 
 ``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
 """
@@ -287,7 +288,7 @@ def _said(cls: type) -> str:
 
 # --- numbers in prose -------------------------------------------------------------------------------------------------
 
-NUMBERED = DOCS / "usage" / "which-method.md"
+NUMBERED = (DOCS / "usage" / "which-method.md", DOCS / "usage" / "text.md")
 _MARK = re.compile(r"<!--= (.*?) -->(.*?)<!--/-->", re.S)
 
 
@@ -301,6 +302,9 @@ def numbered(page: str, results: Path) -> str:
 def found_number(path: str, results: Path) -> str:
     """The number that a path such as suite/run/metric/method/mean names, in words."""
     suite, run, *rest = path.split("/")
+    if run.endswith(".json"):
+        value = json.loads((results / suite / run).read_text("utf-8"))[rest[0]]
+        return str(value) if isinstance(value, int) else number(value)
     told = json.loads((results / suite / "results.json").read_text("utf-8"))
     if rest == ["examples"]:
         return str(told["runs"][run]["examples"])
@@ -324,6 +328,7 @@ def found_number(path: str, results: Path) -> str:
             "wins": percent(claim["wins"], decimals=0),
             "examples": str(claim["examples"]),
             "verdict": claim["verdict"],
+            "detectable": percent(claim["detectable"], decimals=0),
         }[what]
     if what in ("gradients", "gap"):
         cost = told["runs"][run]["costs"][method][what]
@@ -408,8 +413,10 @@ def stale() -> list[Path]:
     made = blocks()
     texts = {page: page.read_text("utf-8") for page in PAGES}
     found = [page for page, text in texts.items() if rewritten(text, PAGES[page], made) != text]
-    prose = NUMBERED.read_text("utf-8")
-    return found + ([NUMBERED] if numbered(prose, DOCS / "results") != prose else [])
+    proses = {page: page.read_text("utf-8") for page in NUMBERED}
+    return found + [
+        page for page, prose in proses.items() if numbered(prose, DOCS / "results") != prose
+    ]
 
 
 def main() -> None:
@@ -446,7 +453,8 @@ def main() -> None:
     made = blocks()
     for page, marks in PAGES.items():
         page.write_text(rewritten(page.read_text("utf-8"), marks, made), "utf-8")
-    NUMBERED.write_text(numbered(NUMBERED.read_text("utf-8"), DOCS / "results"), "utf-8")
+    for page in NUMBERED:
+        page.write_text(numbered(page.read_text("utf-8"), DOCS / "results"), "utf-8")
 
 
 if __name__ == "__main__":

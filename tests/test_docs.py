@@ -302,7 +302,7 @@ def test_the_gallery_is_read_off_the_maps(tmp_path: Path) -> None:
 
 
 def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
-    claim = {"run": "r", "metric": "m", "method": "a", "than": "b", "share": 0.28, "low": 0.1, "high": 0.4, "wins": 0.83, "examples": 24, "verdict": "confirmed"}  # fmt: skip
+    claim = {"run": "r", "metric": "m", "method": "a", "than": "b", "share": 0.28, "low": 0.1, "high": 0.4, "wins": 0.83, "examples": 24, "verdict": "confirmed", "detectable": 0.17}  # fmt: skip
     told = {
         "claims": [claim],
         "runs": {
@@ -317,9 +317,12 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
     }
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "results.json").write_text(json.dumps(told))
-    page = "x <!--= s/r/m/a/mean -->9<!--/--> <!--= s/r/m/a/interval -->?<!--/--> <!--= s/r/m/a>b/share -->?<!--/--> <!--= s/r/m/a>b/wins -->?<!--/--> <!--= s/r/examples -->?<!--/--> <!--= s/r/m/a/gap -->?<!--/--> y"
+    (tmp_path / "s" / "other.json").write_text(json.dumps({"difference": 0.12345, "examples": 60}))
+    page = "x <!--= s/other.json/difference -->9<!--/--> of <!--= s/other.json/examples -->9<!--/-->"
+    assert re.sub(r"<!--.*?-->", "", docs.numbered(page, tmp_path)) == "x 0.123 of 60"
+    page = "x <!--= s/r/m/a/mean -->9<!--/--> <!--= s/r/m/a/interval -->?<!--/--> <!--= s/r/m/a>b/share -->?<!--/--> <!--= s/r/m/a>b/wins -->?<!--/--> <!--= s/r/m/a>b/detectable -->?<!--/--> <!--= s/r/examples -->?<!--/--> <!--= s/r/m/a/gap -->?<!--/--> y"
     made = docs.numbered(page, tmp_path)
-    assert re.sub(r"<!--.*?-->", "", made) == "x 0.123 0.100 to 0.200 +28 % 83 % 24 7 % y"
+    assert re.sub(r"<!--.*?-->", "", made) == "x 0.123 0.100 to 0.200 +28 % 83 % 17 % 24 7 % y"
     assert docs.numbered(made, tmp_path) == made
     for wrong in ("s/r/m/c/mean", "s/r/m/a>c/share"):
         with pytest.raises(KeyError):

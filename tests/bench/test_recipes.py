@@ -145,6 +145,8 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         "table": ig.metrics.xai_bench.gaussian(),
         "vectors": torch.zeros(5, 3),
         "neighbours": ig.paths.NeighbourGraph(2),
+        "distance": 1.0,
+        "attention": lambda texts: None,
         **{
             name: getattr(ig.metrics.xai_bench, name)
             for name in ("Faithfulness", "Monotonicity", "ShapleyCorrelation")

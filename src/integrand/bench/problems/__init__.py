@@ -1,10 +1,12 @@
 """Problems that suites run on. A new kind of data is a file here: a function (setting, **options)
 → Problem, registered by name."""
 
+from . import code_lines as code_lines
 from . import digits as digits
 from . import images as images
 from . import motifs as motifs
 from . import records as records
+from . import sentences as sentences
 from . import tables as tables
 from . import text as text
 from .base import Examples as Examples

