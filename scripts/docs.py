@@ -13,11 +13,12 @@ measurements that are kept as data; everything else on them is written by hand.
 docs/results/paths/results.json, what ``integrand bench paths`` has written, where that exists. ``--examples`` runs the scripts, and keeps their
 pictures in docs/images and what they print in docs/results/examples.json.
 
-Numbers in the prose of docs/usage/which-method.md and docs/usage/text.md are those of docs/results, between marks of their own:
+Numbers in the prose of docs/usage/which-method.md, text.md and weightings.md are those of docs/results, between marks of their own:
 
     <!--= weighted/lite0/deletion/WG/mean -->0.0463<!--/-->             of a method: mean, interval, gradients
     <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict, detectable
     <!--= ig2/digits/examples -->200<!--/-->                            of a run
+    <!--= truth/lite0/held out/areas, other fills>EG/share -->+8 %<!--/-->   of what was judged once: share, interval, p
     <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results
 
 ``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
@@ -288,7 +289,7 @@ def _said(cls: type) -> str:
 
 # --- numbers in prose -------------------------------------------------------------------------------------------------
 
-NUMBERED = (DOCS / "usage" / "which-method.md", DOCS / "usage" / "text.md")
+NUMBERED = tuple(DOCS / "usage" / name for name in ("which-method.md", "text.md", "weightings.md"))
 _MARK = re.compile(r"<!--= (.*?) -->(.*?)<!--/-->", re.S)
 
 
@@ -308,8 +309,12 @@ def found_number(path: str, results: Path) -> str:
     told = json.loads((results / suite / "results.json").read_text("utf-8"))
     if rest == ["examples"]:
         return str(told["runs"][run]["examples"])
+    if rest == ["held out", "examples"]:
+        return str(told["runs"][run]["held out"]["examples"])
     metric, who, what = rest
     method, _, than = who.partition(">")
+    if metric == "held out":
+        return _judged(told["runs"][run]["judged"], method, than, what)
     if than:
         keys = {"run": run, "metric": metric, "method": method, "than": than}
         claim = next(
@@ -346,6 +351,18 @@ def found_number(path: str, results: Path) -> str:
     return {
         "mean": number(one["mean"]),
         "interval": f"{number(one['low'])} to {number(one['high'])}",
+    }[what]
+
+
+def _judged(judged: Results, method: str, than: str, what: str) -> str:
+    """What was said once of held-out examples: the gain of the method that had been chosen over another."""
+    if judged["chosen"] != method:
+        raise KeyError(f"{method} was not judged, but {judged['chosen']}")
+    gain = judged["against"][than]
+    return {
+        "share": signed_percent(gain["mean"]),
+        "interval": f"{signed_percent(gain['low'])} to {signed_percent(gain['high'])}",
+        "p": number(gain["p"]),
     }[what]
 
 
