@@ -327,13 +327,14 @@ def found_number(path: str, results: Path) -> str:
         )
         if claim is None:
             raise KeyError(path)
+        if what == "detectable":  # results of earlier days do not say
+            return percent(claim["detectable"], decimals=0)
         return {
             "share": signed_percent(claim["share"]),
             "interval": f"{signed_percent(claim['low'])} to {signed_percent(claim['high'])}",
             "wins": percent(claim["wins"], decimals=0),
             "examples": str(claim["examples"]),
             "verdict": claim["verdict"],
-            "detectable": percent(claim["detectable"], decimals=0),
         }[what]
     if what in ("gradients", "gap"):
         cost = told["runs"][run]["costs"][method][what]

@@ -318,7 +318,9 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "results.json").write_text(json.dumps(told))
     (tmp_path / "s" / "other.json").write_text(json.dumps({"difference": 0.12345, "examples": 60}))
-    page = "x <!--= s/other.json/difference -->9<!--/--> of <!--= s/other.json/examples -->9<!--/-->"
+    page = (
+        "x <!--= s/other.json/difference -->9<!--/--> of <!--= s/other.json/examples -->9<!--/-->"
+    )
     assert re.sub(r"<!--.*?-->", "", docs.numbered(page, tmp_path)) == "x 0.123 of 60"
     page = "x <!--= s/r/m/a/mean -->9<!--/--> <!--= s/r/m/a/interval -->?<!--/--> <!--= s/r/m/a>b/share -->?<!--/--> <!--= s/r/m/a>b/wins -->?<!--/--> <!--= s/r/m/a>b/detectable -->?<!--/--> <!--= s/r/examples -->?<!--/--> <!--= s/r/m/a/gap -->?<!--/--> y"
     made = docs.numbered(page, tmp_path)

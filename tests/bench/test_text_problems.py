@@ -198,7 +198,9 @@ def test_the_same_problem_every_time_and_from_the_cache(
         x = first.load([0]).x
         assert torch.equal(again.load([0]).x, x)
         assert torch.equal(again.model(x), first.model(x))
-    assert float(first.words["vectors"][0].norm()) > 0.01  # padding is learnt: zero has no direction
+    assert (
+        float(first.words["vectors"][0].norm()) > 0.01
+    )  # padding is learnt: zero has no direction
 
 
 def _problem(sources: Path, cache: Path) -> Problem:
