@@ -19,6 +19,7 @@ Numbers in the prose of docs/usage/which-method.md, text.md and weightings.md ar
     <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict, detectable
     <!--= ig2/digits/examples -->200<!--/-->                            of a run
     <!--= truth/lite0/held out/areas, other fills>EG/share -->+8 %<!--/-->   of what was judged once: share, interval, p
+    <!--= truth/digits/carried/best by deletion, grey/deletion, blur -->−7 %<!--/-->   of the carry-over matrix: row, column
     <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results
 
 ``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
@@ -315,6 +316,9 @@ def found_number(path: str, results: Path) -> str:
     method, _, than = who.partition(">")
     if metric == "held out":
         return _judged(told["runs"][run]["judged"], method, than, what)
+    if metric == "carried":  # chosen on a row, judged by a column
+        cell = told["runs"][run]["carried"]["cells"][who][f"{what}, signed"]
+        return signed_percent(cell["share"])
     if than:
         keys = {"run": run, "metric": metric, "method": method, "than": than}
         claim = next(

@@ -523,7 +523,9 @@ def picture(name: str, carried: Report, file: Path) -> None:
     shares = np.array([[carried["cells"][r][c]["share"] for c in columns] for r in rows], float)
     bound = 0.5
     figure, axes = plt.subplots(figsize=(1.25 * len(columns) + 3, 0.55 * len(rows) + 2.2))
-    image = axes.imshow(np.clip(shares, -bound, bound), cmap="RdBu", vmin=-bound, vmax=bound)
+    image = axes.imshow(
+        np.clip(shares, -bound, bound), cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto"
+    )
     axes.set_xticks(
         range(len(columns)), [c.removesuffix(", signed").replace(", ", "\n") for c in columns]
     )
