@@ -197,3 +197,10 @@ def test_in_recipes() -> None:
     method = ig.Method(ig.baselines.Constant(0.5), weighting=areas)
     assert names.method(repr(method), {}) == method
     assert isinstance(names.method(repr(method), {}).weighting.fills[0], ig.baselines.Uniform)
+
+
+def test_fills_that_do_not_fit_the_inputs() -> None:
+    areas = ig.weightings.Areas([FILLS[0], ig.baselines.Blurred()])
+    method = ig.Method(ig.baselines.Constant(0.0), weighting=areas)
+    with pytest.raises(ig.errors.BaselineError, match=r"needs images .* fills= are baselines"):
+        ig.explain(tanh_mlp(5).double(), maps(2, 5), target=0, method=method)

@@ -20,6 +20,7 @@ REMOVED = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Fractions that are removed: closer where curves fall."""
 RESTORED = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 """Fractions that alone are there."""
+_ADVICE = "fills= are baselines that fit the inputs, such as ig.baselines.Constant(0.0), or ig.weightings.ReferenceMean()."
 
 
 @part
@@ -91,7 +92,7 @@ class Areas(Weighting):
     ) -> Callable[[Tensor], Weighed]:
         """Features, fills and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        blanks = [fill_values(fill, x, field, references) for fill in self.fills]
+        blanks = [fill_values(fill, x, field, references, _ADVICE) for fill in self.fills]
         score = field.score()
         curves = _Curves(groups, x, score, score.value(x))
 
