@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -407,11 +407,9 @@ def _loaded(folder: Path) -> nn.Module:
     absent = sorted(report["missing_keys"])
     if absent and all(key.startswith(_POOLER) for key in absent):
         # Models with another head are saved without the pooler, which theirs does not ask.
-        without = partial(type(module).from_pretrained, add_pooling_layer=False)
-        try:
-            return cast("nn.Module", _from(without, folder, "model")).eval()
-        except InputError:  # of a class that has it always
-            pass
+        with suppress(InputError):  # of a class that has it always
+            module, report = _from(partial(load, add_pooling_layer=False), folder, "model")
+            absent = sorted(report["missing_keys"])
     if absent:  # they would be drawn by chance, and explained as if they had been learned
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         raise InputError(
