@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.compare.subset import narrowed
+from integrand.expressions import names
 from tests.problems import softplus_cnn, tanh_mlp
 
 GONE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -141,3 +143,64 @@ def test_what_are_no_fills(fills: object) -> None:
 def test_no_temperature() -> None:
     with pytest.raises(ig.errors.InputError, match="temperature is above 0, not 0"):
         ig.weightings.Areas(FILLS, temperature=0)
+
+
+def test_fills_of_each_example_go_with_it_to_targets_and_portions() -> None:
+    model = tanh_mlp(5).double()
+    x, references = maps(3, 5, seed=2), maps(4, 5, seed=5)
+    own = torch.tensor([0.25, -0.5, 1.0], dtype=torch.float64)[None, :, None].expand(1, 3, 5)
+
+    def method(fill: object) -> ig.Method:
+        weighting = ig.weightings.Areas([FILLS[0], fill])
+        return ig.Method(
+            ig.baselines.Given(references),
+            rule=ig.rules.GaussLegendre(4),
+            weighting=weighting,
+            record=("shares",),
+        )
+
+    each = method(ig.baselines.Given(own))
+    results = ig.explain_targets(model, x, targets=[0, 2], method=each)
+    for target, result in zip((0, 2), results, strict=True):
+        for b in range(3):
+            fills = (0.25, float(own[0, b, 0]))
+            expected = [merit(model, result.shares[r, b], x[b], target, fills) for r in range(4)]
+            assert result.fitness[:, b].tolist() == pytest.approx(expected)
+            part = ig.explain(model, x[[b]], target=target, method=narrowed(each, [b], x))
+            assert part.fitness[:, 0].tolist() == pytest.approx(expected)
+
+
+def test_any_temperature_above_zero() -> None:
+    model = tanh_mlp(5).double()
+    x, shares = maps(2, 5, seed=2), maps(3, 2, 5)
+    field = ig.fields.TorchField(model, model(x).argmax(1))
+    weighed = ig.weightings.Areas(FILLS, temperature=1e-320)(shares, x, field)
+    best = weighed.fitness.argmax(0)
+    assert weighed.weights.tolist() == torch.eye(3)[:, best].tolist()
+
+
+def test_areas_that_say_nothing_are_flagged() -> None:
+    model = tanh_mlp(5).double()
+    x, shares = maps(1, 5, seed=2), maps(3, 1, 5)
+    field = ig.fields.TorchField(model, model(x).argmax(1))
+    unchanged = ig.weightings.Areas([ig.baselines.Given(x)])(shares, x, field)
+    assert "all baselines have the same area" in str(unchanged.reasons[0])
+    infinite = ig.fields.Function(lambda z: 1 / (z == x).all(1).double())
+    weighed = ig.weightings.Areas(FILLS)(shares, x, infinite)
+    assert weighed.weights[:, 0].tolist() == pytest.approx([1 / 3] * 3)
+    assert "not finite" in str(weighed.reasons[0])
+
+
+def test_in_recipes() -> None:
+    """``Uniform`` among fills is the baseline, not the weighting of that name."""
+    areas = ig.weightings.Areas([ig.baselines.Uniform(), ig.baselines.Blurred(3.0)], 0.05)
+    method = ig.Method(ig.baselines.Constant(0.5), weighting=areas)
+    assert names.method(repr(method), {}) == method
+    assert isinstance(names.method(repr(method), {}).weighting.fills[0], ig.baselines.Uniform)
+
+
+def test_fills_that_do_not_fit_the_inputs() -> None:
+    areas = ig.weightings.Areas([FILLS[0], ig.baselines.Blurred()])
+    method = ig.Method(ig.baselines.Constant(0.0), weighting=areas)
+    with pytest.raises(ig.errors.BaselineError, match=r"needs images .* fills= are baselines"):
+        ig.explain(tanh_mlp(5).double(), maps(2, 5), target=0, method=method)

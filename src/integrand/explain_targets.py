@@ -27,7 +27,6 @@ from .integration.wrappers.layer import PerPlace
 from .model.doors import options_of
 from .targets import as_target
 from .task import check_classes, is_predicted, predicted
-from .weightings import Fill
 
 _EXPLAIN_OPTIONS = set(explain.__kwdefaults__ or {})
 
@@ -163,10 +162,8 @@ def _repeated(method: Explainer, count: int, batch: int) -> Explainer:
     if not isinstance(method, Method):
         return method
     weighting = method.weighting
-    changes = _repeated_labels(weighting.features, count, batch)
-    if weighting.fill is not None and not isinstance(weighting.fill, Fill):
-        changes["fill"] = _repeated_references(weighting.fill, count)
-    weighting = with_fields(weighting, **changes)
+    weighting = weighting.with_fills(lambda fill: _repeated_references(fill, count))
+    weighting = with_fields(weighting, **_repeated_labels(weighting.features, count, batch))
     rule = with_fields(method.rule, **_repeated_labels(method.rule.features, count, batch))
     return dataclasses.replace(
         method,

@@ -57,6 +57,10 @@ def test_the_folder_is_the_model_in_float32(tmp_path: Path, monkeypatch: pytest.
         assert torch.equal(saved[name], weight.float())
     assert by_folder.lm_head.weight is by_folder.model.embed_tokens.weight  # tied, and kept once
     assert demo.gemma_folder(tmp_path) == folder  # and the second time it is there
+    (folder / "model.safetensors").rename(tmp_path / "away")
+    with pytest.raises(ig.errors.InputError, match=r"lacks model\.safetensors: remove the folder"):
+        demo.gemma_folder(tmp_path)
+    (tmp_path / "away").rename(folder / "model.safetensors")
     again = tmp_path / "again"
     again.mkdir()
     demo._put(again, folder)  # another process was first

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from torch import Tensor
 
 import integrand as ig
@@ -109,6 +110,74 @@ def test_chats(pair: tuple[Any, Any]) -> None:
     assert hops.starts[0] == count
     torch.testing.assert_close(scores[:count], single.scores[0])
     assert hops[0].kept[0][:count] == single.kept[0]  # the template stays as it is
+
+
+LINES = [" France is big.\n", " What is old?\n", "\n", " Rome"]
+FEW = ig.rules.GaussLegendre(3)
+
+
+def trimmed() -> Any:
+    """A tokenizer that leaves space out of its offsets, and puts a token behind every text."""
+    tokenizer = byte_tokenizer()
+    ends = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])  # fmt: skip
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=True), ends]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("ends", ["", "\n"])
+def test_tokens_of_space_are_in_the_step_they_were_written_in(pair: tuple[Any, Any], ends: str) -> None:  # fmt: skip
+    model, tokenizer = pair
+    prompt = PROMPT + ends
+    ids = [tokenizer(prompt + "".join(LINES[:k]))["input_ids"] for k in range(5)]
+    for which in (tokenizer, trimmed()):
+        hops = ig.text.explain_hops(model, which, prompt, LINES, rule=FEW, granularity="source")
+        assert hops.starts == tuple(map(len, ids[:4]))
+        for k in range(4):
+            assert list(hops[k].texts[0].ids) == ids[k + 1]
+            logs = model(torch.tensor([ids[k + 1]])).logits[0].log_softmax(-1).detach()
+            expected = sum(float(logs[i - 1, ids[k + 1][i]]) for i in range(len(ids[k]), len(ids[k + 1])))  # fmt: skip
+            assert float(hops[k].attribution.output[0]) == pytest.approx(expected)
+            by_source = hops[k].scores[0][: k + 1].tolist()
+            assert by_source == pytest.approx(hops.credit[k, : k + 1].tolist())
+
+
+def test_targets_that_begin_with_a_token_of_space(pair: tuple[Any, Any]) -> None:
+    model, tokenizer = pair
+    ids = tokenizer(PROMPT + " What")["input_ids"]
+    first = len(tokenizer(PROMPT)["input_ids"])
+    assert tokenizer.convert_ids_to_tokens(ids)[first] == "Ġ"
+    prompt = trimmed()(PROMPT)["input_ids"]  # with what stands behind it
+    logs = model(torch.tensor([prompt + ids[first:]])).logits[0].log_softmax(-1).detach()
+    start = len(prompt)
+    expected = sum(float(logs[start + t - 1, token]) for t, token in enumerate(ids[first:]))
+    result = ig.text.explain(model, trimmed(), PROMPT, target=" What", rule=FEW)
+    assert float(result.attribution.output[0]) == pytest.approx(expected)
+
+
+def test_kept_tokens_are_those_of_the_prompt(pair: tuple[Any, Any]) -> None:
+    _, tokenizer = pair
+    count = len(tokenizer(PROMPT)["input_ids"])
+    mask = torch.arange(count) < 2
+    mask[-1] = True
+    kept = [0, 1, count - 1]
+    for keep in (mask, mask.tolist(), [0, 1, -1], kept):
+        hops = ig.text.explain_hops(*pair, PROMPT, STEPS, rule=FEW, keep=keep)
+        for k in range(3):
+            moved = [i for i, stays in enumerate(hops[k].kept[0]) if not stays]
+            assert moved == [i for i in range(hops.starts[k]) if i not in kept]
+    single = ig.text.explain(*pair, PROMPT, target=STEPS[0], rule=FEW, keep=mask)
+    torch.testing.assert_close(hops[0].by("token").scores[0][:count], single.scores[0])
+
+
+def test_what_is_said_before_any_gradient(pair: tuple[Any, Any]) -> None:
+    with pytest.raises(ig.errors.UnknownName, match="'lines'"):
+        ig.text.explain_hops(*pair, PROMPT, STEPS, granularity="lines")
+    with pytest.raises(ig.errors.InputError, match="A mask of kept tokens"):
+        ig.text.explain_hops(*pair, PROMPT, STEPS, keep=torch.tensor([True, False]))
+    with pytest.raises(ig.errors.InputError, match=r"begins within a token|tokens of the prompt are others"):  # fmt: skip
+        ig.text.explain_hops(pair[0], trimmed(), PROMPT + " ", ["is"])
 
 
 def test_bad_steps(pair: tuple[Any, Any]) -> None:

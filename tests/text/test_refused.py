@@ -175,6 +175,32 @@ def test_folders_without_all_the_weights(llama: Any, tmp_path: Path) -> None:
         ig.text.explain_ids(tmp_path, [[3, 4]], target=0)
 
 
+def test_folders_without_a_pooler_that_nobody_asks(bytes_of: Any, tmp_path: Path) -> None:
+    """Models with a head of their own are saved without it; what else they say is as it was."""
+    bert = tiny("bert-tags").bert.float()
+    bert.save_pretrained(tmp_path)
+
+    def first(outputs: Any) -> torch.Tensor:
+        hidden: torch.Tensor = outputs.last_hidden_state[:, 0, 0]
+        return hidden
+
+    by_folder = ig.text.explain_ids(tmp_path, [[3, 4, 5]], target=first)
+    by_object = ig.text.explain_ids(bert, [[3, 4, 5]], target=first)
+    torch.testing.assert_close(by_folder.scores[0], by_object.scores[0])
+
+
+def test_classes_of_one_name_are_counted_one_by_one() -> None:
+    bert = tiny("bert")
+    bert.config.id2label = {0: "other", 1: "other", 2: "glad"}
+    rule = ig.rules.GaussLegendre(2)
+    last, third = (
+        ig.text.explain_ids(bert, [[3, 4, 5]], target=target, rule=rule).attribution.output
+        for target in (-1, 2)
+    )
+    assert float(third) == pytest.approx(float(bert(torch.tensor([[3, 4, 5]])).logits[0, 2]))
+    assert torch.equal(last, third)
+
+
 def test_words_asked_of_a_model_without_a_head(llama: Any, bytes_of: Any) -> None:
     with pytest.raises(ig.errors.TargetError, match="LlamaModel neither writes nor classifies, so that there is no ' Paris'"):  # fmt: skip
         ig.text.explain(llama.model, bytes_of, PROMPT, target=" Paris")

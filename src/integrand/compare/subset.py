@@ -85,6 +85,9 @@ def narrowed(part: object, which: Sequence[int], x: Tensor) -> Any:
 def _narrowed(name: str, old: object, index: Tensor, examples: Sequence[int], x: Tensor) -> Any:
     if name in ("baseline", "fill"):
         return _references(old, index, x)
+    if name == "fills" and isinstance(old, tuple):
+        fills = tuple(_references(fill, index, x) for fill in old)
+        return old if all(a is b for a, b in zip(fills, old, strict=True)) else fills
     if name == "score" and isinstance(old, Target):
         target = old.at(index)
         # What is the same for all examples stays one object, which metrics share.

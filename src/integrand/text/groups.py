@@ -3,7 +3,8 @@
     score(g) = Σ_{i ∈ g} score(i)          every token is in one group, so that completeness stays
 
 Where a token belongs is read off the text by the tokenizer's offsets: to the group in which its
-first visible character stands. Tokens that stand nowhere in the text are groups of their own.
+first visible character stands; one that is only space to what it is within (as between two words of
+a sentence), else to what comes behind it. Tokens that stand nowhere in the text are groups of their own.
 """
 
 from __future__ import annotations
@@ -121,8 +122,7 @@ def _grouped(text: Encoded, pieces: Sequence[Piece], *, rest: bool) -> Groups:
     of: list[int] = []
     starts = [piece.start for piece in pieces]
     for i in range(len(text)):
-        place = _first_character(text, i)
-        inside = _piece_at(pieces, starts, place) if text.placed(i) else None
+        inside = _piece_of(text, i, pieces, starts) if text.placed(i) else None
         if inside is not None:
             key: object = inside
             name, span = pieces[inside].name, (pieces[inside].start, pieces[inside].stop)
@@ -136,6 +136,15 @@ def _grouped(text: Encoded, pieces: Sequence[Piece], *, rest: bool) -> Groups:
             spans.append(span)
         of.append(number_of[key])
     return Groups(tuple(names), tuple(of), tuple(spans))
+
+
+def _piece_of(text: Encoded, i: int, pieces: Sequence[Piece], starts: Sequence[int]) -> int | None:
+    """The piece that a token is in."""
+    start, stop = text.offsets[i]
+    around = _piece_at(pieces, starts, start)
+    if around is not None and stop <= pieces[around].stop:
+        return around
+    return _piece_at(pieces, starts, _first_character(text, i))
 
 
 def _first_character(text: Encoded, i: int) -> int:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core.formatting import number, percent
-from ..errors import InputError, TargetError
+from ..errors import InputError, TargetError, UnknownName
 from ..integration.attribution import ExplainerLike
 from .baselines import BaselineLike
 from .encoding import TextLike, check_tokenizer, check_tokens, cut, encode, written_behind
-from .groups import groups_of
+from .groups import GRANULARITIES, groups_of
 from .job import TextJob
-from .keeping import Keep
+from .keeping import Keep, kept_in_prompt
 from .layout import padded_rows
 from .memory import Checkpoint
 from .models import CAUSAL, ModelLike, TokenizerLike, language_model, tokenizer_of
@@ -148,7 +148,8 @@ def explain_hops(
         steps: what was written behind it, piece by piece, the answer the last.
         method: as in ``ig.text.explain``.
         baseline: as there.
-        keep: as there.
+        keep: as there; positions and a mask are of the prompt's tokens, and words also of those of
+            the steps before.
         granularity: what scores of the maps are of.
         tol: as there, of each map.
         seed: as there.
@@ -164,7 +165,8 @@ def explain_hops(
 
     Raises:
         TargetError: for models that do not write on.
-        InputError: without steps, and for steps that begin within a token.
+        UnknownName: for a granularity that there is not.
+        InputError: without steps, and for steps without tokens or that begin within one.
 
     Cost:
         an explanation of the answer, and of every step one with a backward pass for each of its
@@ -191,8 +193,13 @@ def explain_hops(
         raise InputError(
             'steps= is a list of texts, the answer the last, as in [" 3 + 4", " = 7"].'
         )
-    whole, bounds = written_behind(words, encode(words, prompt, language), list(steps))
-    check_tokens(whole.ids, language)
+    encoded = encode(words, prompt, language)
+    whole, bounds = written_behind(words, encoded, list(steps))
+    check_tokens(whole.ids[: bounds[-1]], language)
+    if granularity not in GRANULARITIES:
+        raise UnknownName("granularity", granularity, GRANULARITIES)
+    groups_of(whole, granularity)  # said before any gradient
+    keep = kept_in_prompt(encoded, keep, bounds[0])
     asker = Asker(language, words)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, **options}
 

@@ -46,14 +46,23 @@ def kept_tokens(
     return kept
 
 
+def kept_in_prompt(prompt: Encoded, keep: Keep, count: int) -> Keep:
+    """The same for the prompt's first ``count`` tokens with whatever follows them: positions and
+    masks, which are of the prompt, as positions from its start."""
+    if keep is None or isinstance(keep, str):
+        return keep
+    return [i for i, stays in enumerate(_kept(prompt, keep, 0, 1)) if stays and i < count]
+
+
 def _kept(text: Encoded, keep: Keep, number: int, batch: int) -> list[bool]:
     if keep is None:
         return [False] * len(text)
     if isinstance(keep, str):
         return _by_words(text, keep)
-    if isinstance(keep, Tensor) and keep.dtype == torch.bool:
-        return _by_mask(text, keep, number, batch)
-    positions = [int(place) for place in torch.as_tensor(keep).flatten().tolist()]
+    keep_tensor = torch.as_tensor(keep)
+    if keep_tensor.dtype == torch.bool:
+        return _by_mask(text, keep_tensor, number, batch)
+    positions = [int(place) for place in keep_tensor.flatten().tolist()]
     wrong = next((place for place in positions if not -len(text) <= place < len(text)), None)
     if wrong is not None:
         raise InputError(

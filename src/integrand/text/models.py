@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -42,6 +42,7 @@ _LISTS = {
 }
 
 _FOLDER = "hf:"
+_POOLER = "pooler."
 
 
 def named_folder(spec: str) -> str | None:
@@ -207,6 +208,12 @@ class LanguageModel:
                 # RoBERTa numbers positions from behind that of padding.
                 return limit - (0 if module.padding_idx is None else module.padding_idx + 1)
         return limit
+
+    @property
+    def classes(self) -> int:
+        """How many classes its configuration names, two of one name counted as two; 0 where it
+        names none."""
+        return len(self.setting("id2label") or {})
 
     @property
     def labels(self) -> dict[str, int]:
@@ -398,6 +405,11 @@ def _loaded(folder: Path) -> nn.Module:
     load = partial(architecture.from_pretrained, output_loading_info=True)
     module, report = _from(load, folder, "model")
     absent = sorted(report["missing_keys"])
+    if absent and all(key.startswith(_POOLER) for key in absent):
+        # Models with another head are saved without the pooler, which theirs does not ask.
+        with suppress(InputError):  # of a class that has it always
+            module, report = _from(partial(load, add_pooling_layer=False), folder, "model")
+            absent = sorted(report["missing_keys"])
     if absent:  # they would be drawn by chance, and explained as if they had been learned
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any, ClassVar
 
 import torch
@@ -373,8 +374,8 @@ def label_number(model: LanguageModel, label: str | int) -> int:
         UnknownName: for a name that it does not have.
         TargetError: for a number that it does not have, and for names where it has no head.
     """
-    if isinstance(label, int):
-        count = len(model.labels)
+    if not isinstance(label, str):
+        label, count = index(label), model.classes
         if count and not -count <= label < count:
             raise TargetError(f"There is no class {label}: {model.name} has {count}.")
         return label % count if count else label

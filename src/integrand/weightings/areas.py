@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ REMOVED = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Fractions that are removed: closer where curves fall."""
 RESTORED = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 """Fractions that alone are there."""
+_ADVICE = "fills= are baselines that fit the inputs, such as ig.baselines.Constant(0.0), or ig.weightings.ReferenceMean()."
 
 
 @part
@@ -36,8 +37,8 @@ class Areas(Weighting):
     fractions ``REMOVED`` and ``RESTORED``.
 
     A reference whose map is zero everywhere ranks nothing and counts as the worst of the others.
-    Where all maps are zero, or the class probability is none, weights are equal and the example is
-    flagged.
+    Where all maps are zero, the class probability is none or all areas are one, weights are equal and
+    the example is flagged.
 
     Args:
         fills: what replaced features become, each a baseline (its first reference) or a ``Fill``.
@@ -78,6 +79,11 @@ class Areas(Weighting):
         if not self.temperature > 0:
             raise InputError(f"temperature is above 0, not {self.temperature}.")
 
+    def with_fills(self, change: Callable[[FillMaker], FillMaker]) -> Areas:
+        """The same with each fill that is a baseline changed."""
+        fills = [fill if isinstance(fill, Fill) else change(fill) for fill in self.fills]
+        return replace(self, fills=fills)
+
     def __call__(self, shares: Tensor, x: Tensor, field: Field) -> Weighed:
         return self.prepared(x, field)(shares)
 
@@ -86,7 +92,7 @@ class Areas(Weighting):
     ) -> Callable[[Tensor], Weighed]:
         """Features, fills and score found fit for these inputs; errors say which are not."""
         groups = feature_map(self.features, x)
-        blanks = [fill_values(fill, x, field, references) for fill in self.fills]
+        blanks = [fill_values(fill, x, field, references, _ADVICE) for fill in self.fills]
         score = field.score()
         curves = _Curves(groups, x, score, score.value(x))
 
@@ -97,10 +103,16 @@ class Areas(Weighting):
             merits = merits / curves.intact
             lowest = torch.where(ranked, merits, torch.inf).amin(0)
             merits = torch.where(ranked, merits, lowest)
-            told_apart = ranked.any(0) & (curves.intact > 0) & merits.isfinite().all(0)
+            finite = merits.isfinite().all(0)
+            told_apart = ranked.any(0) & (curves.intact > 0) & finite
             merits = torch.where(told_apart, merits, torch.zeros_like(merits))
-            weights = (merits.double() / self.temperature).softmax(0).to(shares.dtype)
-            reasons = tuple(self._reason(ranked[:, b], curves.intact[b]) for b in range(len(x)))
+            # Behind the best, so that no temperature makes it infinite.
+            behind = (merits - merits.amax(0)).double()
+            weights = (behind / self.temperature).softmax(0).to(shares.dtype)
+            reasons = tuple(
+                self._reason(ranked[:, b], merits[:, b], curves.intact[b], bool(finite[b]))
+                for b in range(len(x))
+            )
             return Weighed(weights, merits, self._criterion(scores.shape[2], x), reasons)
 
         return weigh
@@ -114,7 +126,7 @@ class Areas(Weighting):
         )
 
     @staticmethod
-    def _reason(ranked: Tensor, intact: Tensor) -> str | None:
+    def _reason(ranked: Tensor, merits: Tensor, intact: Tensor, finite: bool) -> str | None:
         """Why areas say nothing about one example."""
         if not float(intact) > 0:
             return (
@@ -123,6 +135,11 @@ class Areas(Weighting):
             )
         if not bool(ranked.any()):
             return "every baseline's map is zero, so no feature ranks above another; give baselines that differ from the input"
+        if not finite:
+            return "the class score is not finite with features replaced; try other fills"
+        slack = 16 * torch.finfo(intact.dtype).eps  # of scores, which are 1 here
+        if len(merits) > 1 and float(merits.amax() - merits.amin()) <= slack:
+            return "all baselines have the same area: they rank the features alike, or replacing them by these fills changes nothing"
         return None
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from ..core.declared import Part, Stranger, check_callable, declared
+from ..core.declared import Part, Stranger, check_callable, declared, with_fields
 from ..core.features import Features
 from ..core.values import part
 from ..fields import Field
+from .fills import Fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,17 @@ class Weighting(Part, ABC):
         """What replaced features become, where it replaces any; baselines may hold something for
         each example."""
         return None
+
+    def with_fills(self, change: Callable[[Any], Any]) -> Self:
+        """The same with other baselines for what replaced features become: those that hold
+        something for each example are taken apart or repeated as the examples are.
+
+        Args:
+            change: a fill that is a baseline → another.
+        """
+        if self.fill is None or isinstance(self.fill, Fill):
+            return self
+        return with_fields(self, fill=change(self.fill))
 
     def beforehand(self, references: int, batch: int) -> Tensor | None:
         """The weights (R, B) of a weighting that needs no shares, so that these can be added up as

@@ -89,7 +89,9 @@ def is_blank(fill: FillMaker, x: Tensor) -> bool:
     return not isinstance(fill, Fill) or fill.blank(x)
 
 
-def fill_values(fill: FillMaker, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
+def fill_values(
+    fill: FillMaker, x: Tensor, field: Field, references: Tensor | None, advice: str = _ADVICE
+) -> Tensor:
     """What replaced features of ``x`` (B, \\*s) become: (B, \\*s).
 
     Raises:
@@ -100,7 +102,7 @@ def fill_values(fill: FillMaker, x: Tensor, field: Field, references: Tensor | N
         values = _values(fill, x, field, references)
         return checked_references(values, x, "The fill of the fitness")[0]
     except BaselineError as error:
-        raise BaselineError(f"{error} {_ADVICE}") from None
+        raise BaselineError(f"{error} {advice}") from None
 
 
 def _values(fill: FillMaker, x: Tensor, field: Field, references: Tensor | None) -> Tensor:
