@@ -24,8 +24,10 @@ from typer.testing import CliRunner, Result  # noqa: E402
 from integrand.bench import runner as harness  # noqa: E402
 from integrand.bench import suite as recipe  # noqa: E402
 from integrand.cli import bench as bench_command  # noqa: E402
+from integrand.cli import text as text_command  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
 from integrand.images import models  # noqa: E402
+from integrand.text.demo import GEMMA  # noqa: E402
 from tests.test_cli import CODE  # noqa: E402
 from tests.text.tiny import byte_tokenizer, tiny  # noqa: E402
 
@@ -110,6 +112,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             picture(number).save(tmp_path / folder / f"picture{number}.jpg")
     for number, name in enumerate(("cat.jpg", "dog.jpg", "photo.jpg")):
         picture(number + 7).save(tmp_path / name)
+    (tmp_path / "trec").mkdir()
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage/__init__.py").write_text("")
     (tmp_path / "mypackage/models.py").write_text(CODE + LOAD)
@@ -174,9 +177,10 @@ def suites_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_can_be_typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
     suites_are_read(monkeypatch)
-    if "hf:DIR" in command:
+    if "hf:DIR" in command or GEMMA in command:
         tiny("llama").save_pretrained(place / "language-model")
         byte_tokenizer().save_pretrained(place / "language-model")
+    monkeypatch.setattr(text_command, "gemma_folder", lambda: place / "language-model")
     result = run(typed(command))
     assert result.exit_code == 0, result.output
     assert "Traceback" not in result.output
@@ -188,7 +192,9 @@ def test_it_can_be_typed(command: str, place: Path, monkeypatch: pytest.MonkeyPa
     [
         command
         for command in EVERY
-        if re.match(r"integrand (explain|compare|bench \S)", command) and "hf:DIR" not in command
+        if re.match(r"integrand (explain|compare|bench \S)", command)
+        and "hf:DIR" not in command
+        and GEMMA not in command
     ],
 )
 def test_it_runs_with_the_real_network(command: str, place: Path) -> None:

@@ -24,7 +24,9 @@ def test_the_page_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     recipe = re.findall(r"```toml\n(.*?)```", text, re.S)[0]
     (tmp_path / "run.toml").write_text(recipe)
-    (tmp_path / "my.py").write_text("import torch\ndef load(): return torch.nn.Linear(6, 3)\n")
+    (tmp_path / "my.py").write_text(
+        "import torch\ndef load():\n    torch.manual_seed(0)\n    return torch.nn.Linear(6, 3)\n"
+    )
     np.save("inputs.npy", np.random.default_rng(0).normal(size=(70, 6)))
     commands = [
         shlex.split(line.partition("#")[0])[1:] for line in re.findall(r"^integrand run .*$", text, re.M)
