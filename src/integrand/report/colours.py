@@ -54,6 +54,31 @@ def overlay_rgb(image: ArrayLike, values: ArrayLike, limit: float) -> Pixels:
     return _painted(_bytes(grey * (1 - alpha) + ink * alpha), values)
 
 
+INKS = ((23, 25, 27), (255, 255, 255), (0, 0, 0))
+READABLE = 4.5
+"""The least contrast of text (WCAG 2.2, level AA); black or white reaches it on every colour."""
+
+
+def ink_on(background: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The colour of letters on a background: that of the page where it can be read, else white, else
+    black."""
+    return next(ink for ink in INKS if contrast(ink, background) >= READABLE)
+
+
+def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    """The contrast ratio of two colours, from 1 to 21 (WCAG 2.2)."""
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: tuple[int, int, int]) -> float:
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (channel / 255 for channel in colour)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def ramp(kind: str, stops: int = 33) -> tuple[Pixels, list[str]]:
     """The colours of a scale from its low to its high end, (stops, 3), also as CSS colours."""
     high = np.linspace(0 if kind == "heat" else -1, 1, stops)[None]

@@ -22,7 +22,7 @@ from ..core.files import whole
 from ..core.formatting import beside, json_ready, number, percent, shortened
 from ..core.visible import visible
 from ..text import TextAttribution
-from .colours import ramp, signed_rgb
+from .colours import ink_on, ramp, signed_rgb
 from .formatting import gap_of, incomplete, unsettled
 from .html import STYLE, environment
 
@@ -181,7 +181,7 @@ def _rows(result: TextAttribution, i: int) -> Iterator[tuple[str, str, str, str]
 def marked(shown: Sequence[TextUnit], limit: float) -> str:
     """Units as HTML: escaped, coloured, with their numbers where one points at them."""
     pieces = []
-    for unit, (red, green, blue) in zip(shown, _colours(shown, limit), strict=True):
+    for unit, colour in zip(shown, _colours(shown, limit), strict=True):
         pieces.append(escape(unit.before))
         if not unit.text:
             continue
@@ -190,7 +190,7 @@ def marked(shown: Sequence[TextUnit], limit: float) -> str:
         )
         title = f"{unit.text.strip()}: {'kept in place' if unit.kept else number(unit.score, signed=True)}"
         pieces.append(
-            f'<span class="unit {kind}" style="background:#{red:02x}{green:02x}{blue:02x}" title="{escape(title)}">{escape(unit.text)}</span>'
+            f'<span class="unit {kind}" style="background:{_hex(colour)};color:{_hex(ink_on(colour))}" title="{escape(title)}">{escape(unit.text)}</span>'
         )
     return "".join(pieces)
 
@@ -243,10 +243,11 @@ def terminal(result: TextAttribution, colour: bool | None = None) -> str:
 
 def _painted(shown: Sequence[TextUnit], limit: float) -> str:
     pieces: list[str] = []
-    for unit, (red, green, blue) in zip(shown, _colours(shown, limit), strict=True):
+    for unit, colour in zip(shown, _colours(shown, limit), strict=True):
         gap = " " if not unit.placed and pieces else ""
         style = "2;" if unit.kept else ""
-        ink = f"\x1b[{style}38;2;23;25;27;48;2;{red};{green};{blue}m"
+        letters, background = (";".join(map(str, c)) for c in (ink_on(colour), colour))
+        ink = f"\x1b[{style}38;2;{letters};48;2;{background}m"
         text = unit.text.replace("\n", "\x1b[0m\n" + ink)
         pieces.append(f"{unit.before}{gap}{ink}{text}\x1b[0m" if unit.text else unit.before)
     return "".join(pieces)
@@ -256,10 +257,12 @@ def _colours(shown: Sequence[TextUnit], limit: float) -> list[tuple[int, int, in
     """Red, green and blue of each unit."""
     if not shown:
         return []
-    rgb: list[tuple[int, int, int]] = signed_rgb([[unit.score for unit in shown]], limit)[
-        0
-    ].tolist()
-    return rgb
+    rgb = signed_rgb([[unit.score for unit in shown]], limit)[0].tolist()
+    return [(red, green, blue) for red, green, blue in rgb]
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _numbered(shown: Sequence[TextUnit]) -> str:
