@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import integrand as ig
-from integrand.text.demo import GEMMA, gemma_folder
+from integrand.text.demo import GEMMA, model_folder
 from integrand.text.models import language_model, tokenizer_of
 
 from .side_by_side import begin, versions
@@ -153,21 +153,21 @@ def tolerant(door: Door, prompt: Prompt) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="", help=f"hf:DIR; {GEMMA} unless given")
+    parser.add_argument("--model", default=GEMMA, help="hf:DIR, or the default")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=10, help="rows of a call")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="the first so many")
     parser.add_argument("--out", type=Path, default=None)
     asked = parser.parse_args()
     begin(asked.threads)
-    door = Door(asked.model.removeprefix("hf:") or gemma_folder(), asked.batch)
+    door = Door(model_folder(asked.model), asked.batch)
     lines: list[dict[str, Any]] = []
     for prompt in PROMPTS[: asked.prompts]:
         lines += fixed(door, prompt)
         lines += tolerant(door, prompt)
         print(prompt.text, flush=True)
         if asked.out:
-            kept(asked.out, asked.model or GEMMA, lines)
+            kept(asked.out, asked.model, lines)
     print(table(lines))
 
 

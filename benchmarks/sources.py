@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 import integrand as ig
-from integrand.text.demo import GEMMA, gemma_folder
+from integrand.text.demo import GEMMA, model_folder
 from integrand.text.models import language_model, tokenizer_of
 
 from .side_by_side import begin, versions
@@ -165,13 +165,13 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="", help=f"hf:DIR; {GEMMA} unless given")
+    parser.add_argument("--model", default=GEMMA, help="hf:DIR, or the default")
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     begin(options.threads)
-    reader = Reader(options.model.removeprefix("hf:") or gemma_folder())
+    reader = Reader(model_folder(options.model))
     lines, unknown = [], 0
     for number in range(options.prompts):
         line = judged(reader, number)
@@ -181,7 +181,7 @@ def main() -> None:
         lines.append(line)
         print(number, {k: v["found"] for k, v in line.items() if isinstance(v, dict)}, flush=True)
         if options.out:
-            kept(options.out, options.model or GEMMA, lines, unknown)
+            kept(options.out, options.model, lines, unknown)
     print(table(lines) if lines else "The model knows none of the answers.")
 
 

@@ -130,10 +130,11 @@ def _apart(one: Tensor, other: Tensor) -> float:
 
 def long_context(name: str) -> nn.Module:
     """A causal language model: random of some shapes, or from a local folder."""
-    if name.startswith("hf:"):
+    if name not in SHAPES:
+        from integrand.text.demo import model_folder
         from integrand.text.models import language_model
 
-        return language_model(name.removeprefix("hf:")).module
+        return language_model(model_folder(name)).module
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     torch.manual_seed(0)

@@ -24,10 +24,9 @@ from typer.testing import CliRunner, Result  # noqa: E402
 from integrand.bench import runner as harness  # noqa: E402
 from integrand.bench import suite as recipe  # noqa: E402
 from integrand.cli import bench as bench_command  # noqa: E402
-from integrand.cli import text as text_command  # noqa: E402
 from integrand.cli.app import app  # noqa: E402
 from integrand.images import models  # noqa: E402
-from integrand.text.demo import GEMMA  # noqa: E402
+from integrand.text import demo  # noqa: E402
 from tests.test_cli import CODE  # noqa: E402
 from tests.text.tiny import byte_tokenizer, tiny  # noqa: E402
 
@@ -177,10 +176,10 @@ def suites_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_can_be_typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
     suites_are_read(monkeypatch)
-    if "hf:DIR" in command or GEMMA in command:
+    if "hf:DIR" in command or demo.GEMMA in command:
         tiny("llama").save_pretrained(place / "language-model")
         byte_tokenizer().save_pretrained(place / "language-model")
-    monkeypatch.setattr(text_command, "gemma_folder", lambda: place / "language-model")
+    monkeypatch.setattr(demo, "gemma_folder", lambda: place / "language-model")
     result = run(typed(command))
     assert result.exit_code == 0, result.output
     assert "Traceback" not in result.output
@@ -194,7 +193,7 @@ def test_it_can_be_typed(command: str, place: Path, monkeypatch: pytest.MonkeyPa
         for command in EVERY
         if re.match(r"integrand (explain|compare|bench \S)", command)
         and "hf:DIR" not in command
-        and GEMMA not in command
+        and demo.GEMMA not in command
     ],
 )
 def test_it_runs_with_the_real_network(command: str, place: Path) -> None:

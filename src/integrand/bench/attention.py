@@ -57,7 +57,28 @@ def rollout(layers: tuple[Tensor, ...]) -> Tensor:
 
 
 @part
-class AttentionRollout(Control):
+class _AttentionControl(Control):
+    """What tokens give to where the output is read: s = readoutᵀ W.
+
+    Args:
+        attends: a word of the problem, texts → how its model attends to them.
+    """
+
+    attends: Attends
+
+    def _weights(self, layers: tuple[Tensor, ...]) -> Tensor:
+        """W (B, S, S) of the attention of all layers."""
+        raise NotImplementedError
+
+    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        attention = self.attends(x)
+        weights = self._weights(attention.layers)
+        scores = attention.readout.to(weights) @ weights
+        return _over_tokens(scores, attention, x), field.value(x)
+
+
+@part
+class AttentionRollout(_AttentionControl):
     """Attention rollout, read where the output is: s = readoutᵀ Ā_L ⋯ Ā_1.
 
     Args:
@@ -67,19 +88,14 @@ class AttentionRollout(Control):
         One forward pass, which returns the weights of its attention.
     """
 
-    attends: Attends
-
     label = "attention rollout"
 
-    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        attention = self.attends(x)
-        flow = rollout(attention.layers)
-        scores = attention.readout.to(flow) @ flow
-        return _over_tokens(scores, attention, x), field.value(x)
+    def _weights(self, layers: tuple[Tensor, ...]) -> Tensor:
+        return rollout(layers)
 
 
 @part
-class LastAttention(Control):
+class LastAttention(_AttentionControl):
     """Attention of the last layer, the mean of its heads, read where the output is: s = readoutᵀ A_L.
 
     Args:
@@ -89,15 +105,10 @@ class LastAttention(Control):
         One forward pass, which returns the weights of its attention.
     """
 
-    attends: Attends
-
     label = "attention, last layer"
 
-    def _map(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        attention = self.attends(x)
-        weights = attention.layers[-1].mean(1)
-        scores = attention.readout.to(weights) @ weights
-        return _over_tokens(scores, attention, x), field.value(x)
+    def _weights(self, layers: tuple[Tensor, ...]) -> Tensor:
+        return layers[-1].mean(1)
 
 
 def _over_tokens(scores: Tensor, attention: Attention, x: Tensor) -> Tensor:

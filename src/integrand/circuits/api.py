@@ -491,6 +491,7 @@ def _name(branch: Branch) -> str:
     return branch[0] if branch[0] == INPUT else f"{branch[0]} {branch[1]}"
 
 
+@gradients(False)  # what is made here is written to outside the caller's inference mode
 def job_of(
     model: ModelLike,
     clean: Prompts,
@@ -505,19 +506,6 @@ def job_of(
     Raises:
         IntegrandError: one of the tree in ``integrand.errors``.
     """
-    with gradients(False):  # what is made here is written to outside the caller's inference mode
-        return _job(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-
-
-def _job(
-    model: ModelLike,
-    clean: Prompts,
-    corrupt: Prompts,
-    metric: Metric,
-    tokenizer: TokenizerLike | None,
-    architecture: Architecture | None,
-    batch_size: int,
-) -> CircuitJob:
     if architecture is not None and not isinstance(architecture, Architecture):
         raise InputError(
             f"architecture= is an ig.circuits.Architecture, such as those in ig.circuits.ARCHITECTURES, not {architecture!r}."

@@ -19,8 +19,7 @@ from ..errors import InputError
 from ..methods import about
 from ..rules import GaussLegendre
 from ..text import Continuation, CostEstimate, TextAttribution, explain
-from ..text.demo import GEMMA, gemma_folder
-from ..text.models import named_folder
+from ..text.demo import model_folder
 from . import console
 from .pages import claimed
 
@@ -52,7 +51,7 @@ def run(request: TextOptions) -> int:
     check_installed(
         {**extras, **({"safetensors": "save"} if request.save else {})}, "integrand explain --text"
     )
-    texts, folder = _texts(request), _folder(request.model)
+    texts, folder = _texts(request), model_folder(request.model)
     target = _target(request)
     with claimed(request.out, "explain"):
         for name in request.methods or ("integrated",):
@@ -84,17 +83,6 @@ def _texts(request: TextOptions) -> list[str]:
         except UnicodeDecodeError as error:
             raise InputError(f"{str(file)!r} is no text in UTF-8: {error}") from error
     return texts
-
-
-def _folder(model: str) -> Path:
-    if model == GEMMA:
-        return gemma_folder()
-    folder = named_folder(model)
-    if folder is None:
-        raise InputError(
-            f"Texts are explained with a model of Hugging Face: give its local folder as --model hf:DIR, or {GEMMA}, not {model!r}."
-        )
-    return Path(folder)
 
 
 def _target(request: TextOptions) -> Any:

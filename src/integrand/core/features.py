@@ -18,6 +18,7 @@ mean the same by a pixel.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -128,3 +129,16 @@ def feature_scores(maps: Tensor, groups: Tensor) -> Tensor:
     sums = maps.new_zeros(*leading, count).scatter_add_(2, where, maps.reshape(*leading, -1))
     present = torch.zeros_like(sums, dtype=torch.bool).scatter_(2, where, True)
     return sums.masked_fill(~present, float("-inf"))
+
+
+def ranks_in(order: Tensor) -> Tensor:
+    """Features by rank (…, N) → the rank of each feature (…, N): the inverse permutation."""
+    ranks = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, ranks)
+
+
+def counts_of(fractions: Sequence[float], counts: Tensor) -> Tensor:
+    """How many features each fraction is of ``counts`` (…), rounded down: (K, …)."""
+    exact = torch.tensor(tuple(fractions), dtype=torch.float64, device=counts.device)
+    exact = exact.reshape(-1, *(1,) * counts.ndim) * counts
+    return (exact + 1e-9).floor().long()  # 0.3 · 10 is 3, whatever its last digit says

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.features import Features, feature_map
+from ..core.features import Features, feature_map, ranks_in
 from ..core.random import generator
 from ..core.segment import Evaluation, Segment
 from ..core.shapes import over, total
@@ -219,9 +219,7 @@ def _gains(switches: _Switches, places: Tensor) -> Tensor:
     # Features that do not move come last, and are not switched: the value would be the same.
     keys = torch.where(moves, places, features).reshape(orders * lines, features)
     order = keys.argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(features, device=order.device).expand_as(order)
-    )
+    rank = ranks_in(order)
     moving = moves.sum(-1).reshape(-1).repeat(orders)  # (P·lines,)
     step = torch.arange(features + 1, device=order.device)
     walked = switches.start.new_empty(orders * lines, features + 1)

@@ -17,6 +17,7 @@ import torch
 
 from ..core.optional import optional
 from ..errors import InputError
+from .models import named_folder
 
 GEMMA = "gemma-3-270m"
 """What the command line calls it."""
@@ -63,6 +64,23 @@ def _is_complete(folder: Path) -> bool:
             f"{str(folder)!r} lacks {', '.join(lacking)}: remove the folder, and it is written again."
         )
     return not lacking
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model of texts that ``--model`` names, "hf:DIR" or "gemma-3-270m".
+
+    Raises:
+        InputError: for other names.
+        MissingExtra: without the packages of ``llm-demo``, for the latter.
+    """
+    if name == GEMMA:
+        return gemma_folder()
+    folder = named_folder(name)
+    if folder is None:
+        raise InputError(
+            f"Texts are explained with a model of Hugging Face: give its local folder as --model hf:DIR, or {GEMMA}, not {name!r}."
+        )
+    return Path(folder)
 
 
 def _user_cache() -> Path:

@@ -33,10 +33,9 @@ from .encoding import (
 )
 from .job import Prepared, TextJob
 from .keeping import Keep
-from .layout import Row, padded_rows
+from .layout import Row
 from .memory import Checkpoint
 from .models import (
-    CAUSAL,
     ModelLike,
     TokenizerLike,
     language_model,
@@ -212,13 +211,7 @@ def _job_of_texts(
     encoded = [encode(words, entry, language) for entry in listed_texts(texts)]
     encoded = _with_all_sources(encoded, sources)
     asker = Asker(language, words, max_new_tokens)
-    rows = padded_rows(
-        [text.ids for text in encoded],
-        [text.types for text in encoded],
-        asker.pad,
-        left=language.kind == CAUSAL,
-    )
-    return TextJob(language, asker, encoded, rows, keep, checkpoint)
+    return TextJob.of(language, asker, encoded, keep, checkpoint)
 
 
 def _tell(preflight: Preflight, job: TextJob, prepared: Prepared) -> None:

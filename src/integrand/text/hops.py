@@ -23,7 +23,6 @@ from .encoding import TextLike, check_tokenizer, check_tokens, cut, encode, writ
 from .groups import GRANULARITIES, groups_of
 from .job import TextJob
 from .keeping import Keep, kept_in_prompt
-from .layout import padded_rows
 from .memory import Checkpoint
 from .models import CAUSAL, ModelLike, TokenizerLike, language_model, tokenizer_of
 from .questions import Asker
@@ -205,8 +204,7 @@ def explain_hops(
 
     def hop(first: int, stop: int) -> TextAttribution:
         text = cut(whole, stop)
-        rows = padded_rows([text.ids], [text.types], asker.pad, left=True)
-        job = TextJob(language, asker, [text], rows, keep, checkpoint)
+        job = TextJob.of(language, asker, [text], keep, checkpoint)
         per_token = stop < bounds[-1]
         prepared = job.prepared(Span(first, stop), method, baseline, per_token=per_token, **options)
         return job.run(prepared).by(granularity)

@@ -46,7 +46,7 @@ from .cost import CostEstimate
 from .encoding import Encoded
 from .forward import OutputReader
 from .keeping import Keep, kept_tokens
-from .layout import Row
+from .layout import Row, padded_rows
 from .memory import Checkpoint, LongestText, rows_of_call, uses_checkpoints
 from .models import CAUSAL, LanguageModel
 from .packing import Pack, joined, packs_of
@@ -75,6 +75,20 @@ class TextJob:
     rows: Sequence[Row]
     keep: Keep
     checkpoint: Checkpoint = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        model: LanguageModel,
+        asker: Asker,
+        texts: Sequence[Encoded],
+        keep: Keep,
+        checkpoint: Checkpoint,
+    ) -> TextJob:
+        """Texts padded to one length, on the side on which the model expects it."""
+        ids, types = [text.ids for text in texts], [text.types for text in texts]
+        rows = padded_rows(ids, types, asker.pad, left=model.kind == CAUSAL)
+        return cls(model, asker, texts, rows, keep, checkpoint)
 
     @turn()
     def prepared(

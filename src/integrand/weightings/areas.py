@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..core.features import Features, feature_map, feature_scores, kind_of
+from ..core.features import Features, counts_of, feature_map, feature_scores, kind_of
 from ..core.values import part
 from ..errors import InputError
 from ..fields import Field
@@ -94,23 +94,23 @@ class Areas(Weighting):
         groups = feature_map(self.features, x)
         blanks = [fill_values(fill, x, field, references, _ADVICE) for fill in self.fills]
         score = field.score()
-        curves = _Curves(groups, x, score, score.value(x))
+        intact, empty = score.value(x), [score.value(blank) for blank in blanks]
 
         def weigh(shares: Tensor) -> Weighed:
             scores = feature_scores(shares, groups)
             ranked = (scores.isfinite() & (scores != 0)).any(2)
-            merits = torch.stack([curves.areas(scores, blank) for blank in blanks]).mean(0)
-            merits = merits / curves.intact
+            curves = _Curves.of(scores, groups, x, score, intact)
+            merits = torch.stack(list(map(curves.areas, blanks, empty))).mean(0) / intact
             lowest = torch.where(ranked, merits, torch.inf).amin(0)
             merits = torch.where(ranked, merits, lowest)
             finite = merits.isfinite().all(0)
-            told_apart = ranked.any(0) & (curves.intact > 0) & finite
+            told_apart = ranked.any(0) & (intact > 0) & finite
             merits = torch.where(told_apart, merits, torch.zeros_like(merits))
             # Behind the best, so that no temperature makes it infinite.
             behind = (merits - merits.amax(0)).double()
             weights = (behind / self.temperature).softmax(0).to(shares.dtype)
             reasons = tuple(
-                self._reason(ranked[:, b], merits[:, b], curves.intact[b], bool(finite[b]))
+                self._reason(ranked[:, b], merits[:, b], intact[b], bool(finite[b]))
                 for b in range(len(x))
             )
             return Weighed(weights, merits, self._criterion(scores.shape[2], x), reasons)
@@ -145,30 +145,36 @@ class Areas(Weighting):
 
 @dataclass(frozen=True, eq=False)
 class _Curves:
-    """Curves of the score while features go and come.
+    """Curves of the score while features go and come, in the order of every reference's map.
 
     Attributes:
         intact: (B,) the score of the inputs.
+        rank: (R, B, N) of each feature.
+        first: (R, B, K) how many features each of ``REMOVED`` and ``RESTORED`` is.
     """
 
     groups: Tensor
     x: Tensor
     score: Field
     intact: Tensor
+    rank: Tensor
+    first: Tensor
 
-    def areas(self, scores: Tensor, blank: Tensor) -> Tensor:
-        """Feature scores (R, B, N) → the area while features come back less that while they go
-        (R, B), with one fill."""
-        references, batch, _ = scores.shape
-        rank = ranks_of(scores)
+    @classmethod
+    def of(cls, scores: Tensor, groups: Tensor, x: Tensor, score: Field, intact: Tensor) -> _Curves:
+        """Those of feature scores (R, B, N)."""
         count = (scores > float("-inf")).sum(2)  # the features that an example has
-        fractions = torch.tensor((*REMOVED, *RESTORED), dtype=torch.float64, device=scores.device)
-        # 0.3 · 10 is 3, whatever its last digit says.
-        first = (fractions * count[..., None] + 1e-9).floor().long()  # (R, B, K)
+        first = counts_of((*REMOVED, *RESTORED), count).movedim(0, -1)
+        return cls(groups, x, score, intact, ranks_of(scores), first)
+
+    def areas(self, blank: Tensor, empty: Tensor) -> Tensor:
+        """The area while features come back less that while they go (R, B), with one fill and its
+        score (B,)."""
+        rank, first = self.rank, self.first
         r, b, k = (
             index.flatten()
             for index in torch.meshgrid(
-                *(torch.arange(size, device=scores.device) for size in first.shape), indexing="ij"
+                *(torch.arange(size, device=first.device) for size in first.shape), indexing="ij"
             )
         )
         comes = k >= len(REMOVED)
@@ -180,9 +186,8 @@ class _Curves:
         values = scores_replaced(self.score, self.x, blank, self.groups, b, removed)
         values = values.reshape(first.shape)
         gone, kept = values[..., : len(REMOVED)], values[..., len(REMOVED) :]
-        whole = self.intact.expand(references, batch)[..., None]
-        empty = self.score.value(blank).expand(references, batch)[..., None]
-        return _area([empty, kept, whole], RESTORED) - _area([whole, gone, empty], REMOVED)
+        whole, bare = (end.expand(first.shape[:2])[..., None] for end in (self.intact, empty))
+        return _area([bare, kept, whole], RESTORED) - _area([whole, gone, bare], REMOVED)
 
 
 def _area(pieces: Sequence[Tensor], fractions: Sequence[float]) -> Tensor:

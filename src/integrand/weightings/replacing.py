@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..core.features import ranks_in
 from ..core.segment import Evaluation
 from ..core.shapes import flattened
 from ..fields import Field
@@ -49,6 +50,4 @@ def scores_replaced(
 
 def ranks_of(scores: Tensor) -> Tensor:
     """The rank of each feature by its score, 0 for the largest, ties by position: (…, N)."""
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    places = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
-    return torch.empty_like(order).scatter_(-1, order, places)
+    return ranks_in(scores.argsort(dim=-1, descending=True, stable=True))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.features import Features, feature_map, feature_scores
+from ...core.features import Features, counts_of, feature_map, feature_scores, ranks_in
 from ...core.random import generator
 from ...core.segment import Evaluation
 from ...core.shapes import over
@@ -122,8 +122,7 @@ class Ranking:
         scores = merits(values, groups, rank)
         shuffle = torch.randperm(scores.shape[2], generator=generator(seed)).to(x.device)
         order = shuffle[_descending(scores.index_select(2, shuffle))]
-        ranks = torch.arange(scores.shape[2], device=x.device).expand_as(order)
-        placed = torch.empty_like(order).scatter_(2, order, ranks)
+        placed = ranks_in(order)
         thin = unexpanded(groups)
         labels = (
             thin.expand(len(x), *thin.shape[-(x.ndim - 1) :]) if thin.ndim == x.ndim - 1 else thin
@@ -257,8 +256,7 @@ def shares_of(counts: Tensor, shares: Sequence[float]) -> Tensor:
     """How many features are shares of all of them, in [0, 1], rounded down: (K, B)."""
     if not shares or not all(0 <= share <= 1 for share in shares):
         raise InputError(f"Shares of the features lie between 0 and 1, not {tuple(shares)}.")
-    exact = torch.tensor(tuple(shares), dtype=torch.float64, device=counts.device)[:, None] * counts
-    return (exact + 1e-9).floor().long()  # 0.3 · 10 is 3, whatever its last digit says
+    return counts_of(shares, counts)
 
 
 def ranked(
