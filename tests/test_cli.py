@@ -1134,5 +1134,6 @@ def test_doctor_says_what_to_type(monkeypatch) -> None:
     )
     said = " ".join(run("doctor").stdout.split())
     assert re.search(r"pip install 'integrand\[[\w,]*report[\w,]*save[\w,]*\]'", said)
+    assert "llm-demo" in doctor.extras()  # shown, but its licence is its own
     monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
     assert "pip install" not in run("doctor").stdout

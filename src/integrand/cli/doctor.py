@@ -22,6 +22,8 @@ from . import console
 
 _TOLERANCE = 1e-12
 _CONTRIBUTORS = frozenset({"dev", "test"})
+_BY_CHOICE = {"llm-demo"}
+"""Extras under a licence of their own, which nobody is told to install in passing."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ def run() -> int:
     terminal.print(_versions())
     installed = extras()
     terminal.print(_extras(installed))
-    absent = [extra for extra, packages in installed.items() if None in packages.values()]
+    absent = [
+        extra
+        for extra, packages in installed.items()
+        if None in packages.values() and extra not in _BY_CHOICE
+    ]
     if absent:
         terminal.print(
             f"What is missing comes with: pip install 'integrand[{','.join(absent)}]'",
