@@ -46,6 +46,21 @@ _PLAIN = (
 _LIBRARIES = ("torch", "numpy", "functools", "contextlib", "integrand")
 
 
+_COMPILED = "_orig_mod"  # what torch.compile calls the module that it wraps
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Whether torch does not show the operations of a module: it is scripted or compiled."""
+    return isinstance(module, torch.jit.ScriptModule) or hasattr(module, _COMPILED)
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module behind a compiled one, with its class and the names of its modules; others
+    themselves."""
+    behind: nn.Module = getattr(module, _COMPILED, module)
+    return behind
+
+
 def modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
     """The modules that a function's code can reach by name, outermost ones only, in the order in
     which they were come across."""

@@ -32,6 +32,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import OptimizeWarning, warn
+from .discovery import is_opaque
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -68,10 +69,7 @@ class Optimiser:
         changed."""
         if module is None:
             _give_up("it is a plain function; give the nn.Module behind it")
-        elif any(
-            isinstance(part, torch.jit.ScriptModule) or hasattr(part, "_orig_mod")
-            for part in module.modules()
-        ):
+        elif any(map(is_opaque, module.modules())):
             _give_up("it is compiled already")
         else:
             return cls(module)

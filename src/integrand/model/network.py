@@ -122,15 +122,22 @@ def parameter_dtype(model: Callable[..., Any]) -> torch.dtype | None:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """A hash of a module's weights and buffers, with their names, types and shapes."""
+    """A hash of a module's weights and buffers, with their names, types and shapes.
+
+    Buffers that no checkpoint holds count too. Weights that are elsewhere until they are needed
+    (``meta``) have no bytes here.
+    """
     hashed = hashlib.blake2b(digest_size=16)
-    for name, tensor in module.state_dict().items():
+    state = module.state_dict()
+    unsaved = {name: buffer for name, buffer in module.named_buffers() if name not in state}
+    for name, tensor in {**state, **unsaved}.items():
         if not isinstance(tensor, Tensor):  # what modules keep beside them
             hashed.update(f"\0{name}\0{tensor!r}".encode())
             continue
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
         hashed.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        hashed.update(flat.view(torch.uint8).numpy().data)
+        if not tensor.is_meta:
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            hashed.update(flat.view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

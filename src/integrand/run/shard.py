@@ -32,11 +32,11 @@ from ..fields.adopt import adopting
 from ..images.models import ImageModel, as_image_model, load_model
 from ..integration.attribution import Attribution, ExplainerLike
 from ..model.doors import door_of
-from ..model.network import parameter_dtype
+from ..model.network import parameter_dtype, weights_digest
 from ..tables.results import per_example
 from .data import EncodedText, source_of
 from .explainers import ImageExplainer, NumberExplainer, RowExplainer, RowMaps, TextExplainer
-from .identity import digest_of_folder, digest_of_weights
+from .identity import digest_of_folder
 from .language import TextModel
 from .recipe import Recipe, TextSection
 from .reduce import Reduction
@@ -417,11 +417,11 @@ def _identity(recipe: Recipe, base: Path, model: Any, words: Mapping[str, Tensor
     if recipe.model.folder is not None:
         parts.append(digest_of_folder(Path(base, recipe.model.folder)).encode())
     elif isinstance(model, TextModel):
-        parts.append(digest_of_weights(model.language.module).encode())
+        parts.append(weights_digest(model.language.module).encode())
     else:
         module = model.module if isinstance(model, ImageModel | EncodedText) else model
         if isinstance(module, torch.nn.Module):
-            parts.append(digest_of_weights(module).encode())
+            parts.append(weights_digest(module).encode())
     return digest_of(parts)
 
 

@@ -21,6 +21,7 @@ from ..core.optional import optional
 from ..errors import InputError, ModelError, UnknownName
 from ..model.autograd import gradients
 from ..model.checkpointing import recomputed, repeated_blocks
+from ..model.discovery import uncompiled
 from ..model.turns import turn, undone
 
 _NEEDS = "Explaining texts"
@@ -358,7 +359,7 @@ def language_model(model: ModelLike, embeddings: str | nn.Module | None = None) 
     if isinstance(model, str | Path):
         model = _loaded(_folder(model))
     # A compiled model hides its class and the names of its modules: the same one runs as it was.
-    return LanguageModel(getattr(model, "_orig_mod", model), embeddings)
+    return LanguageModel(uncompiled(model), embeddings)
 
 
 def tokenizer_of(tokenizer: TokenizerLike | None, model: ModelLike) -> Tokenizer:

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...core.torch_calls import Arguments, Function, Keywords
 from ...errors import ModelError
+from ...model.discovery import is_opaque
 
 Change = Callable[[Function, Arguments, Keywords], Any]
 """(function, args, kwargs) → what the operation returns, with another way back, or
@@ -88,7 +89,7 @@ def check_open(module: nn.Module | None, who: str) -> None:
         ModelError: for a module, or one inside it, that is scripted or compiled.
     """
     for name, inner in () if module is None else module.named_modules():
-        if isinstance(inner, torch.jit.ScriptModule) or hasattr(inner, "_orig_mod"):
+        if is_opaque(inner):
             kind = "scripted" if isinstance(inner, torch.jit.ScriptModule) else "compiled"
             raise ModelError(
                 f"{who} has to see every operation of the model, but {f'layer {name!r}' if name else 'the model'} is {kind}: give "
