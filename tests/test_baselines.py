@@ -545,3 +545,40 @@ def test_normalisation_there_and_back() -> None:
         [(1 - m) / s for m, s in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
     )
     assert float(IMAGENET.decode(torch.full((3, 1, 1), 99.0)).max()) == 1.0
+
+
+@pytest.mark.parametrize("kind", [ig.baselines.Relevant, ig.baselines.OtherClass])
+def test_a_pool_whose_classes_are_known_is_not_run(kind) -> None:
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 5))
+    x, pool = torch.randn(3, 4), torch.randn(40, 4)
+    rows = []
+    model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    predicted = kind(pool, 4, seed=2)
+    known = kind(pool, 4, seed=2, classes=model(pool).argmax(1))
+    runs = []
+    for baseline in (predicted, known):
+        rows.clear()
+        runs.append(ig.explain(model, x, target="predicted", baseline=baseline).baselines)
+        runs.append(sum(rows))
+    assert torch.equal(runs[0], runs[2])
+    assert runs[1] - runs[3] == len(pool)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (torch.zeros(39, dtype=torch.long), "one whole number for each of the 40"),
+        (torch.zeros(40), "one whole number for each of the 40"),
+        (torch.full((40,), 5), "from 5 to 5, but the model has 3 outputs"),
+    ],
+)
+def test_classes_of_a_pool_are_checked(classes, said) -> None:
+    model, x, pool = torch.nn.Linear(4, 3), torch.randn(2, 4), torch.randn(40, 4)
+    with pytest.raises(ig.errors.BaselineError, match=said):
+        ig.explain(
+            model,
+            x,
+            target="predicted",
+            baseline=ig.baselines.OtherClass(pool, 1, classes=classes),
+        )

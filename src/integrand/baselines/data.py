@@ -115,9 +115,15 @@ class Relevant(Baseline):
         last: the lowest of them.
         seed: of the choice among them.
         label: what reports call it.
+        classes: the model's class of every member of the pool (N,), where it is known: the pool
+            is then not run. Predicted unless given.
+
+    Raises:
+        BaselineError: where the pool holds too few of other classes, or ``classes`` is not one
+            class for each of its members.
 
     Cost:
-        One forward pass of the pool and of the inputs.
+        One forward pass of the inputs, and of the pool where ``classes`` is not given.
 
     Example:
         >>> import torch, integrand as ig
@@ -133,6 +139,7 @@ class Relevant(Baseline):
     last: int = 4
     seed: int = 0
     label: str = "relevant"
+    classes: Tensor | None = None
 
     resolution: ClassVar[str] = "count"
 
@@ -140,7 +147,7 @@ class Relevant(Baseline):
         whole("count", self.count, least=1)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        pool, classes, ranks = _rank_classes(self.pool, x, field, self.seed)
+        pool, classes, ranks = _rank_classes(self.pool, self.classes, x, field, self.seed)
         place = (
             ranks[:, classes] + 1
         )  # (B, N): the rank that each pool member's class has for each input
@@ -161,9 +168,15 @@ class OtherClass(Baseline):
         count: R, how many references.
         seed: of the choice among them.
         label: what reports call it.
+        classes: the model's class of every member of the pool (N,), where it is known: the pool
+            is then not run. Predicted unless given.
+
+    Raises:
+        BaselineError: where the pool holds too few of other classes, or ``classes`` is not one
+            class for each of its members.
 
     Cost:
-        One forward pass of the pool and of the inputs.
+        One forward pass of the inputs, and of the pool where ``classes`` is not given.
 
     References:
         The counterfactual references of IG2 (arXiv 2406.10852).
@@ -180,6 +193,7 @@ class OtherClass(Baseline):
     count: int = 8
     seed: int = 0
     label: str = "other class"
+    classes: Tensor | None = None
 
     resolution: ClassVar[str] = "count"
 
@@ -187,21 +201,43 @@ class OtherClass(Baseline):
         whole("count", self.count, least=1)
 
     def __call__(self, x: Tensor, field: Field) -> Tensor:
-        pool, classes, ranks = _rank_classes(self.pool, x, field, self.seed)
+        pool, classes, ranks = _rank_classes(self.pool, self.classes, x, field, self.seed)
         same = ranks[:, classes] == 0
         return _pick_lowest(pool, torch.zeros_like(ranks[:, classes]), same, self.count, x, "other")
 
 
 def _rank_classes(
-    data: Tensor | DataLike, x: Tensor, field: Field, seed: int
+    data: Tensor | DataLike, known: Tensor | None, x: Tensor, field: Field, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The shuffled pool (N, \\*s), its predicted classes (N,), and each class's rank for each input
     (B, C)."""
     shuffled = torch.randperm(len(data), generator=generator(seed))
     pool = _read_examples(data, shuffled, x)
-    classes = field.outputs(pool, pool=True).argmax(1)
-    ranks = field.outputs(x).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    outputs = field.outputs(x)
+    if known is None:
+        classes = field.outputs(pool, pool=True).argmax(1)
+    else:
+        classes = _checked_classes(known, len(pool), outputs.shape[1])[shuffled].to(x.device)
+    ranks = outputs.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return pool, classes, ranks
+
+
+def _checked_classes(classes: Tensor, size: int, outputs: int) -> Tensor:
+    """The classes that were given for a pool of ``size``, on the CPU.
+
+    Raises:
+        BaselineError: unless there is one for each member, below the number of outputs.
+    """
+    classes = classes.detach().cpu()
+    if classes.shape != (size,) or classes.is_floating_point():
+        raise BaselineError(
+            f"classes= holds one whole number for each of the {size} members of the pool; got {describe(classes.shape)} of {classes.dtype}."
+        )
+    if size and not 0 <= int(classes.min()) <= int(classes.max()) < outputs:
+        raise BaselineError(
+            f"classes= names classes from {int(classes.min())} to {int(classes.max())}, but the model has {outputs} outputs."
+        )
+    return classes
 
 
 def _pick_lowest(

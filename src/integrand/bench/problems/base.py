@@ -45,6 +45,7 @@ class Problem:
     load    numbers of examples → those examples
     words   what recipes may say: references, baselines, distributions
     facts   what a reader should know: data, accuracy of a model that was trained here
+    optimize  whether a faster copy of the model is run, as ``explain(optimize=True)`` does
     """
 
     name: str
@@ -55,6 +56,7 @@ class Problem:
     normalisation: Normalisation | None = None
     words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimize: bool = False
 
     def subject(self, numbers: Sequence[int]) -> AbstractContextManager[Subject]:
         """The examples with these numbers, loaded once, as what methods are judged on while the
@@ -72,6 +74,7 @@ class Problem:
             masks=examples.masks,
             extra=examples.extra,
             normalisation=self.normalisation,
+            optimize=self.optimize,
         )
 
 

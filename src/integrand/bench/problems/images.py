@@ -11,6 +11,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from ...baselines import (
     Blurred,
     Constant,
@@ -28,8 +31,7 @@ from ...images import load_model, pictures
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 48
-"""Photographs to choose references from; looking at one costs a forward pass for every batch of
-examples."""
+"""Photographs to choose references from."""
 
 
 @problem("photographs")
@@ -52,7 +54,8 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
     pool = eye.prepare(
         *order[-_POOL:]
     )  # from the end: a run of few examples is judged on others than it starts from
-    photo = OtherClass(pool, 1, setting.seed, label="photograph")
+    classes = predicted(eye.module, pool)
+    photo = OtherClass(pool, 1, setting.seed, label="photograph", classes=classes)
     low, high = eye.normalisation.range(pool[0])
 
     def load(numbers: Sequence[int]) -> Examples:
@@ -69,8 +72,8 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
             "photo": photo,
             "pool": pool,
             "several": [black(), white(), grey(), Uniform(), Uniform(seed=1), photo],
-            "references": lambda count=2: Relevant(pool, count, seed=setting.seed),
-            "others": lambda count=2: OtherClass(pool, count, setting.seed),
+            "references": lambda count=2: Relevant(pool, count, seed=setting.seed, classes=classes),
+            "others": lambda count=2: OtherClass(pool, count, setting.seed, classes=classes),
             "low": float(low.min()),
             "high": float(high.max()),
             "blurred": Blurred(),
@@ -80,7 +83,14 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
             "zero": Constant(0.0),
         },
         facts={"pictures": len(order), "model": eye.name, "side": eye.size},
+        optimize=True,
     )
+
+
+def predicted(model: nn.Module, rows: Tensor) -> Tensor:
+    """The class that a model predicts for every row (N,), a few rows at a time."""
+    with torch.inference_mode():
+        return torch.cat([model(part).argmax(1) for part in rows.split(8)])
 
 
 def files_of(data: Path) -> list[Path]:
