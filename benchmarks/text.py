@@ -1,10 +1,12 @@
 """Language models: a continuation beside Captum's LLMGradientAttribution, and the peak memory of long texts with blocks that run again.
 
     python -m benchmarks.text [--threads 1] [--repeats 5] [--model small|gemma-270m|hf:DIR] [--tokens 4096]
+    python -m benchmarks.text --speed gemma-270m [--prompt 32] [--threads 1] [--repeats 3]
 
-Speed: ten target tokens behind a prompt of 32, 8 Gauss-Legendre nodes from token 0, a random Llama (four layers, 64 wide), float32; both give the
-same map. Captum integrates each target token by itself; ours is one integral for all of them, or, with ``per_token=True``, the same matrix from shared
-forward passes.
+Speed: ten target tokens behind a prompt of 32, 8 Gauss-Legendre nodes from token 0, float32; both give the same map. Captum integrates each target
+token by itself; ours is one integral for all of them, or, with ``per_token=True``, the same matrix from shared forward passes. The model is a
+random Llama (four layers, 64 wide), of which a call costs more than what it computes, or with ``--speed gemma-270m`` one of the shapes of
+Gemma-3-270M, of which it does not.
 
 Memory: one gradient of the log-probability of the next token, in a fresh process; the peak of all that the process ever held less what it held before,
 with the weights loaded. "small" is a random Gemma 3 (eight layers, 256 wide, 8,000 words), "gemma-270m" one of the shapes of Gemma-3-270M (18 layers, 640
@@ -78,14 +80,14 @@ def tokenizer() -> Any:
     )
 
 
-def speed(threads: int, repeats: int) -> list[Row]:
+def speed(threads: int, repeats: int, name: str = "", length: int = PROMPT) -> list[Row]:
     """Times of the same map, ours to Captum's."""
     from captum.attr import LayerIntegratedGradients, LLMGradientAttribution, TextTokenInput
 
-    model, words = llama(), tokenizer()
-    drawn = torch.randint(4, WORDS, (PROMPT + ANSWER,), generator=torch.Generator().manual_seed(0))
-    prompt = " ".join(f"w{number}" for number in drawn[:PROMPT].tolist())
-    answer = drawn[PROMPT:]
+    model, words = long_context(name) if name else llama(), tokenizer()
+    drawn = torch.randint(4, WORDS, (length + ANSWER,), generator=torch.Generator().manual_seed(0))
+    prompt = " ".join(f"w{number}" for number in drawn[:length].tolist())
+    answer = drawn[length:]
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     start = embedding(torch.tensor(0)).detach()
     theirs = LLMGradientAttribution(LayerIntegratedGradients(model, embedding), words)
@@ -103,20 +105,20 @@ def speed(threads: int, repeats: int) -> list[Row]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        same = _apart(ours().scores[0], captum().seq_attr)
-        each = _apart(ours(per_token=True).matrix[0], captum().token_attr)
+        each = ours(per_token=True).matrix[0]
+        one, captums = ours().scores[0], captum()
         ways = {"ours": ours, "ours for each token": lambda: ours(per_token=True), "Captum": captum}
-        times = interleaved(ways, repeats)
+        times = interleaved(ways, repeats, warm=0)  # all have run
     finally:
         torch.set_num_threads(before)
-    on = f"{threads} thread{'s' * (threads > 1)}"
-    told = seconds(times)
+    what = f"{name or 'small Llama'}, {length} + {ANSWER} tokens"
+    on = f"time to Captum's on {threads} thread{'s' * (threads > 1)}"
     middle, spread = ratio(times, "ours", "Captum")
-    line = f"Ten target tokens, one map, time to Captum's on {on}"
-    first = Row(line, middle, spread, goal=0.2, note=f"{told}; maps {same:.0e} apart")
+    note = f"{seconds(times)}; maps {_apart(one, captums.seq_attr):.0e} apart"
+    first = Row(f"{what}, one map, {on}", middle, spread, goal=0.2, note=note)
     middle, spread = ratio(times, "ours for each token", "Captum")
-    line = f"Ten target tokens, a map for each, time to Captum's on {on}"
-    return [first, Row(line, middle, spread, goal=1.0, note=f"maps {each:.0e} apart")]
+    note = f"maps {_apart(each, captums.token_attr):.0e} apart"
+    return [first, Row(f"{what}, a map for each, {on}", middle, spread, goal=1.0, note=note)]
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
@@ -195,11 +197,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", default="", help="small, gemma-270m or hf:DIR: memory alone")
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--speed", choices=SHAPES, help="speed alone, of a model of these shapes")
+    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of it, for --speed")
     parser.add_argument("--task", choices=("plain", "checkpoint"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     begin(asked.threads)
     if asked.task:
         print(*peak(asked.model, asked.tokens, checkpoint=asked.task == "checkpoint"))
+    elif asked.speed:
+        tell(speed(asked.threads, asked.repeats, asked.speed, asked.prompt))
     elif asked.model:
         tell([memory(asked.model, asked.tokens)])
     else:
