@@ -20,6 +20,7 @@ from .explain import baseline_by_example, explain, target_by_batch
 from .fields import Field
 from .integration.attribution import ExplainerLike
 from .integration.folder import AttributionFolder, FolderWriter
+from .integration.wrappers.base import RepeatedWarnings
 from .model.network import weights_digest
 from .targets import TargetLike
 
@@ -88,12 +89,16 @@ def explain_batches(
     writer = FolderWriter(out, _fingerprint(model, target, method, options), resume=resume)
     count = 0
     by_example = baseline_by_example(method, options.get("baseline"), options)
-    for x, batch_target in target_by_batch(batches, target, by_example):
-        inputs = _digest_of(x)
-        if not writer.stands(count, inputs):
-            attribution = explain(model, x, target=batch_target, method=method, **options)
-            writer.write(count, attribution, inputs)
-        count += 1
+    with RepeatedWarnings() as repeated:
+        for x, batch_target in target_by_batch(batches, target, by_example):
+            inputs = _digest_of(x)
+            if not writer.stands(count, inputs):
+                with repeated.collected():
+                    attribution = explain(model, x, target=batch_target, method=method, **options)
+                writer.write(count, attribution, inputs)
+            count += 1
+    if not count:
+        raise InputError("There are no examples to explain: batches is empty.")
     return writer.end(count)
 
 
