@@ -81,6 +81,8 @@ def test_kinds_of_data_hold_the_same_rows(
         ({"kind": "npy", "path": "flat.npy"}, "the first axis is rows"),
         ({"kind": "images", "path": "."}, "holds no pictures"),
         ({"kind": "parquet", "path": "t.csv"}, "cannot be read as parquet"),
+        ({"kind": "csv", "path": "none.csv"}, r"data at .*none.csv' are empty: there is no row"),
+        ({"kind": "npy", "path": "no_rows.npy"}, r"no_rows.npy' are empty"),
     ],
 )
 def test_data_that_does_not_fit(
@@ -89,8 +91,16 @@ def test_data_that_does_not_fit(
     (tmp_path / "t.csv").write_text("a,word\n1.5,x\n2.5,y\n")
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object))
     np.save(tmp_path / "flat.npy", np.zeros(5))
+    (tmp_path / "none.csv").write_text("a,b\n")
+    np.save(tmp_path / "no_rows.npy", np.zeros((0, 6)))
     with pytest.raises(InputError, match=sentence):
         ig.run.run(recipe(data=section), tmp_path / "out", base=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_none(recipe: Build, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The data are empty"):
+        ig.run.run(recipe(), np.zeros((0, 6), np.float32), tmp_path / "out", base=tmp_path)
     assert not (tmp_path / "out").exists()
 
 
