@@ -43,6 +43,24 @@ def test_a_run_says_what_explain_says(recipe: Build, inputs: np.ndarray, tmp_pat
     torch.testing.assert_close(results.maps([3, 40]), torch.from_numpy(results.values[:][[3, 40]]))
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.FitnessWarning")  # of one row
+def test_a_run_weighs_by_areas(recipe: Build, inputs: np.ndarray, tmp_path: Path) -> None:
+    areas = ig.weightings.Areas([ig.baselines.Constant(0.0), ig.baselines.Constant(0.5)])
+    starts = ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(1.0)))
+    method = ig.Method(starts, rule=ig.rules.GaussLegendre(8), weighting=areas)
+    results = ig.run.run(
+        recipe(method={"method": repr(method)}), tmp_path / "out", base=tmp_path, engine=Local(1)
+    )
+    expected = ig.explain(load(), torch.from_numpy(inputs), target="predicted", method=method)
+    assert set(results.table["status"].to_pylist()) == {"ok"}
+    np.testing.assert_allclose(results.values[:], expected.values, rtol=1e-4, atol=1e-6)
+    equal = ig.explain(
+        load(), torch.from_numpy(inputs), target="predicted",
+        method=ig.Method(starts, rule=ig.rules.GaussLegendre(8)),
+    )  # fmt: skip
+    assert np.abs(results.values[:] - equal.values.numpy()).max() > 0.01  # weights do something
+
+
 def test_kinds_of_data_hold_the_same_rows(
     recipe: Build, inputs: np.ndarray, tmp_path: Path
 ) -> None:
