@@ -113,4 +113,5 @@ def test_counts_are_those_of_all_runs_however_they_are_nested() -> None:
 
 def test_no_batches(tmp_path: Path) -> None:
     with pytest.raises(ig.errors.InputError, match="batches is empty"):
-        ig.explain_batches(tanh_mlp(), [], out=tmp_path, target=1)
+        ig.explain_batches(tanh_mlp(), [], out=tmp_path / "out", target=1)
+    assert not list(tmp_path.iterdir())

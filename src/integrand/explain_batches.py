@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -86,19 +87,21 @@ def explain_batches(
         raise InputError(
             "batches is a DataLoader, a list or another series of batches; for a single one use ig.explain."
         )
+    by_example = baseline_by_example(method, options.get("baseline"), options)
+    series = target_by_batch(batches, target, by_example)
+    first = next(series, None)
+    if first is None:  # before a folder is made
+        raise InputError("There are no examples to explain: batches is empty.")
     writer = FolderWriter(out, _fingerprint(model, target, method, options), resume=resume)
     count = 0
-    by_example = baseline_by_example(method, options.get("baseline"), options)
     with RepeatedWarnings() as repeated:
-        for x, batch_target in target_by_batch(batches, target, by_example):
+        for x, batch_target in chain([first], series):
             inputs = _digest_of(x)
             if not writer.stands(count, inputs):
                 with repeated.collected():
                     attribution = explain(model, x, target=batch_target, method=method, **options)
                 writer.write(count, attribution, inputs)
             count += 1
-    if not count:
-        raise InputError("There are no examples to explain: batches is empty.")
     return writer.end(count)
 
 
