@@ -1,13 +1,15 @@
 """Language models: a continuation beside Captum's LLMGradientAttribution, and the peak memory of long texts with blocks that run again.
 
     python -m benchmarks.text [--threads 1] [--repeats 5] [--model small|gemma-270m|hf:DIR] [--tokens 4096]
+    python -m benchmarks.text --speed gemma-270m [--prompt 32] [--threads 1] [--repeats 3]
 
-Speed: ten target tokens behind a prompt of 32, 8 Gauss-Legendre nodes from token 0, a random Llama (four layers, 64 wide), float32; both give the
-same map. Captum integrates each target token by itself; ours is one integral for all of them, or, with ``per_token=True``, the same matrix from shared
-forward passes.
+Speed: ten target tokens behind a prompt of 32, 8 Gauss-Legendre nodes from token 0, float32; both give the same map. Captum integrates each target
+token by itself; ours is one integral for all of them, or, with ``per_token=True``, the same matrix from shared forward passes. The model is a
+random Llama (four layers, 64 wide), of which a call costs more than what it computes, or with ``--speed gemma-270m`` one of the shapes of
+Gemma-3-270M, of which it does not.
 
-Memory: one gradient of the log-probability of the next token, in a fresh process; the peak of all that the process ever held less what it held before,
-with the weights loaded. "small" is a random Gemma 3 (eight layers, 256 wide, 8,000 words), "gemma-270m" one of the shapes of Gemma-3-270M (18 layers, 640
+Memory: one gradient of the logit of the next token, F at both ends, and the diagnosis of a map that is incomplete, in a fresh process; the peak of all
+that the process ever held, and that less what it held before, with the weights loaded. "small" is a random Gemma 3 (eight layers, 256 wide, 8,000 words), "gemma-270m" one of the shapes of Gemma-3-270M (18 layers, 640
 wide, 262,144 words); hf:DIR loads a model from a local folder.
 """
 
@@ -31,6 +33,7 @@ from .side_by_side import Row, begin, interleaved, ratio, seconds, tell
 
 PROMPT, ANSWER, NODES, WORDS = 32, 10, 8, 1000
 TOKENS = 4096
+_GIB = 2**30
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {
         "vocab_size": 8000, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8,
@@ -78,14 +81,14 @@ def tokenizer() -> Any:
     )
 
 
-def speed(threads: int, repeats: int) -> list[Row]:
+def speed(threads: int, repeats: int, name: str = "", length: int = PROMPT) -> list[Row]:
     """Times of the same map, ours to Captum's."""
     from captum.attr import LayerIntegratedGradients, LLMGradientAttribution, TextTokenInput
 
-    model, words = llama(), tokenizer()
-    drawn = torch.randint(4, WORDS, (PROMPT + ANSWER,), generator=torch.Generator().manual_seed(0))
-    prompt = " ".join(f"w{number}" for number in drawn[:PROMPT].tolist())
-    answer = drawn[PROMPT:]
+    model, words = long_context(name) if name else llama(), tokenizer()
+    drawn = torch.randint(4, WORDS, (length + ANSWER,), generator=torch.Generator().manual_seed(0))
+    prompt = " ".join(f"w{number}" for number in drawn[:length].tolist())
+    answer = drawn[length:]
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     start = embedding(torch.tensor(0)).detach()
     theirs = LLMGradientAttribution(LayerIntegratedGradients(model, embedding), words)
@@ -103,20 +106,20 @@ def speed(threads: int, repeats: int) -> list[Row]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        same = _apart(ours().scores[0], captum().seq_attr)
-        each = _apart(ours(per_token=True).matrix[0], captum().token_attr)
+        each = ours(per_token=True).matrix[0]
+        one, captums = ours().scores[0], captum()
         ways = {"ours": ours, "ours for each token": lambda: ours(per_token=True), "Captum": captum}
-        times = interleaved(ways, repeats)
+        times = interleaved(ways, repeats, warm=0)  # all have run
     finally:
         torch.set_num_threads(before)
-    on = f"{threads} thread{'s' * (threads > 1)}"
-    told = seconds(times)
+    what = f"{name or 'small Llama'}, {length} + {ANSWER} tokens"
+    on = f"time to Captum's on {threads} thread{'s' * (threads > 1)}"
     middle, spread = ratio(times, "ours", "Captum")
-    line = f"Ten target tokens, one map, time to Captum's on {on}"
-    first = Row(line, middle, spread, goal=0.2, note=f"{told}; maps {same:.0e} apart")
+    note = f"{seconds(times)}; maps {_apart(one, captums.seq_attr):.0e} apart"
+    first = Row(f"{what}, one map, {on}", middle, spread, goal=0.2, note=note)
     middle, spread = ratio(times, "ours for each token", "Captum")
-    line = f"Ten target tokens, a map for each, time to Captum's on {on}"
-    return [first, Row(line, middle, spread, goal=1.0, note=f"maps {each:.0e} apart")]
+    note = f"maps {_apart(each, captums.token_attr):.0e} apart"
+    return [first, Row(f"{what}, a map for each, {on}", middle, spread, goal=1.0, note=note)]
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
@@ -141,8 +144,8 @@ def long_context(name: str) -> nn.Module:
     return Gemma3ForCausalLM(Gemma3TextConfig(**SHAPES[name], max_position_embeddings=32768)).eval()
 
 
-def peak(name: str, tokens: int, *, checkpoint: bool) -> tuple[int, float]:
-    """Bytes that a gradient takes at most beside the weights, and seconds."""
+def peak(name: str, tokens: int, *, checkpoint: bool) -> tuple[int, int, float]:
+    """Bytes that the process ever held, and of these what a gradient takes at most beside the weights; seconds."""
     model = long_context(name).requires_grad_(False)
     ids = torch.randint(5, 5000, (1, tokens), generator=torch.Generator().manual_seed(0))
     start = model.get_input_embeddings()(torch.tensor(0)).detach()  # type: ignore[operator]
@@ -157,36 +160,45 @@ def peak(name: str, tokens: int, *, checkpoint: bool) -> tuple[int, float]:
     before = _resident()
     began = time.perf_counter()
     explain(ids)
-    return peak_memory() - before, time.perf_counter() - began
+    return peak_memory(), peak_memory() - before, time.perf_counter() - began
 
 
-def measured(name: str, tokens: int, *, checkpoint: bool) -> tuple[int, float]:
+def measured(name: str, tokens: int, *, checkpoint: bool) -> tuple[int, int, float]:
     """The same in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.text", "--task", "checkpoint" if checkpoint else "plain"]  # fmt: skip
     command += ["--model", name, "--tokens", str(tokens), "--threads", str(torch.get_num_threads())]
     own = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     told = subprocess.run(command, capture_output=True, text=True, check=True, env=own).stdout
-    size, took = told.split()
-    return int(size), float(took)
+    whole, beside, took = told.split()
+    return int(whole), int(beside), float(took)
 
 
-def memory(name: str, tokens: int) -> Row:
-    """Peaks with blocks that run again, to those without."""
-    plain, plain_seconds = measured(name, tokens, checkpoint=False)
-    again, again_seconds = measured(name, tokens, checkpoint=True)
-    gib = 2**30
-    return Row(
-        f"{name}, {tokens:,} tokens: peak beside the weights, blocks run again to plain",
-        again / plain,
-        goal=0.5,
-        note=f"{again / gib:.2f} GiB to {plain / gib:.2f} GiB; {again_seconds:.0f} s to {plain_seconds:.0f} s for one gradient and the values at both ends",
+def memory(name: str, tokens: int) -> list[Row]:
+    """The peak of a process whose blocks run again, and what of it is not there before, to that of one whose blocks do not."""
+    whole, again, again_seconds = measured(name, tokens, checkpoint=True)
+    first = Row(
+        f"{name}, {tokens:,} tokens: peak of the process, blocks run again",
+        whole / _GIB,
+        goal=4,
+        unit=" GiB",
+        note=f"{again / _GIB:.2f} GiB more than with the model loaded; {again_seconds:.0f} s for one gradient, the values at both ends and a diagnosis",
     )
+    _, plain, plain_seconds = measured(name, tokens, checkpoint=False)
+    return [
+        first,
+        Row(
+            f"{name}, {tokens:,} tokens: peak beside the weights, blocks run again to plain",
+            again / plain,
+            goal=0.5,
+            note=f"{again / _GIB:.2f} GiB to {plain / _GIB:.2f} GiB; {again_seconds:.0f} s to {plain_seconds:.0f} s",
+        ),
+    ]
 
 
 def rows(repeats: int) -> list[Row]:
     """The lines of the table."""
     lines = [line for threads in (1, 2) for line in speed(threads, repeats)]
-    return [*lines, memory("small", TOKENS)]
+    return [*lines, *memory("small", TOKENS)]
 
 
 def main() -> None:
@@ -195,13 +207,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", default="", help="small, gemma-270m or hf:DIR: memory alone")
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--speed", choices=SHAPES, help="speed alone, of a model of these shapes")
+    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of it, for --speed")
     parser.add_argument("--task", choices=("plain", "checkpoint"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     begin(asked.threads)
     if asked.task:
         print(*peak(asked.model, asked.tokens, checkpoint=asked.task == "checkpoint"))
+    elif asked.speed:
+        tell(speed(asked.threads, asked.repeats, asked.speed, asked.prompt))
     elif asked.model:
-        tell([memory(asked.model, asked.tokens)])
+        tell(memory(asked.model, asked.tokens))
     else:
         tell(rows(asked.repeats))
 

@@ -66,7 +66,7 @@ def test_columns_against_curves_written_out(count: int) -> None:
         weights = [e / sum(exponents) for e in exponents]
         assert weighed.weights[:, b].tolist() == pytest.approx(weights)
     assert weighed.reasons == (None, None)
-    assert "averaged over the fills constant, constant. The larger" in weighed.criterion
+    assert "averaged over the fills Constant(0.25), Constant(-0.5). The larger" in weighed.criterion
 
 
 def test_pixels_are_ranked_by_the_sum_over_channels_and_replaced_in_all() -> None:
@@ -204,3 +204,46 @@ def test_fills_that_do_not_fit_the_inputs() -> None:
     method = ig.Method(ig.baselines.Constant(0.0), weighting=areas)
     with pytest.raises(ig.errors.BaselineError, match=r"needs images .* fills= are baselines"):
         ig.explain(tanh_mlp(5).double(), maps(2, 5), target=0, method=method)
+
+
+def test_fills_of_one_kind_are_named_as_they_are_typed() -> None:
+    model, x = tanh_mlp(5).double(), maps(2, 5)
+    method = ig.Method(ig.baselines.Given(maps(3, 5)), weighting=ig.weightings.Areas(FILLS))
+    said = ig.explain(model, x, target=0, method=method).criterion
+    assert "averaged over the fills Constant(0.25), Constant(-0.5). The larger" in said
+    other = ig.weightings.Areas([FILLS[0], ig.weightings.ReferenceMean()])
+    method = ig.Method(ig.baselines.Given(maps(3, 5)), weighting=other)
+    assert "over the fills constant, " in ig.explain(model, x, target=0, method=method).criterion
+
+
+RULE = ig.rules.GaussLegendre(4)
+
+
+@pytest.mark.filterwarnings("ignore::integrand.errors.IncompleteWarning")
+@pytest.mark.parametrize("several", [False, True])
+def test_at_a_layer_it_is_the_network_behind_that_is_asked(*, several: bool) -> None:
+    """Features are the layer's own: as if its values were the inputs of what stands behind it."""
+    model = softplus_cnn().double().eval()
+    x, starts = maps(2, *shape_of(model), seed=3), maps(3, *shape_of(model), seed=4)
+    first, behind = model[:1], model[1:]
+    areas = ig.weightings.Areas([ig.baselines.Constant(0.0), ig.baselines.Constant(0.3)])
+    inner = ig.Method(ig.baselines.Given(starts), rule=RULE, weighting=areas, record=("shares",))
+    targets = model(x).argmax(1)
+    site = ["0"] if several else "0"
+    found = ig.explain(model, x, target=targets, method=ig.methods.layer(site).with_inner(inner))
+    values = found.values[0] if several and isinstance(found.values, tuple) else found.values
+    with torch.no_grad():
+        there, begins = first(x), first(starts)
+    alone = ig.explain(
+        behind, there, target=targets,
+        method=ig.Method(ig.baselines.Given(begins), rule=RULE, weighting=areas, record=("shares",)),
+    )  # fmt: skip
+    torch.testing.assert_close(found.weights, alone.weights)
+    torch.testing.assert_close(found.fitness, alone.fitness)
+    torch.testing.assert_close(values, alone.values)
+    assert found.weights.std(0).min() > 1e-6  # they differ
+
+
+def shape_of(model: nn.Module) -> tuple[int, int, int]:
+    convolution = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    return (convolution.in_channels, 8, 8)

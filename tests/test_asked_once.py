@@ -71,6 +71,22 @@ def test_references_of_their_own(model: Counting, quiet: None) -> None:
     right(made, model, made.target)
 
 
+@pytest.mark.parametrize(
+    "target", [CLASSES, lambda out: out[:, 0]], ids=["of the outputs", "a callable"]
+)
+def test_both_ends_are_asked_about_in_one_call(model: Counting, target: Any, quiet: None) -> None:
+    """A call for the nodes, one for the check of rows, and one for F at x and where paths begin."""
+    own, calls = ig.baselines.Given(wave(R, B, 6, phase=1)), []
+    model.register_forward_hook(lambda _, passed, __: calls.append(len(passed[0])))
+    made = run(model, target, "expected", baseline=own, rule=FIXED, batch_size=4 * R * B)
+    assert sorted(calls) == [ROWS, B + R * B, 4 * R * B]
+    right(made, model, made.target)
+    calls.clear()  # and as many rows in calls of seven
+    run(model, target, "expected", baseline=own, rule=FIXED, batch_size=7)
+    assert sum(calls) == ROWS + B + R * B + 4 * R * B
+    assert max(calls) == 7
+
+
 def test_blocks_of_references_ask_for_the_inputs_once(
     model: Counting, monkeypatch: pytest.MonkeyPatch, quiet: None
 ) -> None:

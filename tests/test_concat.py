@@ -195,3 +195,21 @@ def test_methods_that_only_print_alike_are_told_apart() -> None:
     first, second = (ig.explain(tanh_mlp(), X, target=1, baseline=X + b, **FINE) for b in (1, 2))
     with pytest.raises(InputError, match="not printed, such as those of a tensor"):
         ig.concat([first, second])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("classes", [[2] * 5, [2, 2, 2, 1, 1], [0, 0, 1, 1, 0]])
+def test_batches_whose_examples_are_all_of_one_class(classes: list[int], size: int) -> None:
+    """A batch of equal classes has a class for each example like any other."""
+    model = tanh_mlp()
+    targets = torch.tensor(classes).split(size)
+    parts = [
+        ig.explain(model, x, target=target, **FINE)
+        for x, target in zip(X[:5].split(size), targets, strict=True)
+    ]
+    assert torch.as_tensor(ig.concat(parts).target.which).expand(5).tolist() == classes
+    with torch.no_grad():  # and those that the model predicts
+        model[-1].bias += torch.tensor([0.0, 0.0, 1e3])
+    loader: Any = torch.utils.data.DataLoader(X[:5], batch_size=size)  # type: ignore[arg-type]
+    made = ig.explain(model, loader, target="predicted", **FINE)
+    assert torch.as_tensor(made.target.which).expand(5).tolist() == [2] * 5

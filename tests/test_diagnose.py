@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
+from integrand.model import diagnose
 from integrand.model.diagnose import degenerate
 from integrand.model.network import Network
 from tests.problems import Counting, filled, wave
@@ -308,3 +309,79 @@ def test_nothing_is_left_when_the_model_fails() -> None:
     assert hooks(model) == 0
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+class TimeFirst(nn.Module):
+    """Rows on the second axis: (N, 6) is read as six steps of N rows."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm.double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        steps = z[:, :, None].expand(-1, -1, 3).transpose(0, 1) * torch.tensor([1.0, 2.0, 4.0])
+        return self.norm(steps).sum((0, 2))[:, None]
+
+
+def rows_of_calls(model: nn.Module) -> list[int]:
+    calls: list[int] = []
+    model.register_forward_hook(lambda _, passed, __: calls.append(len(passed[0])))
+    return calls
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.5])
+@pytest.mark.parametrize("name", list(NORMS))
+def test_both_rows_share_a_call_where_they_can_be_told_apart(name: str, baseline: float) -> None:
+    """And what is said is what two calls say."""
+    x, first = wave(1, 6, phase=0.3), torch.tensor([0])
+    start = baseline * wave(1, 6, phase=2)
+    model = behind(NORMS[name]())
+    calls = rows_of_calls(model)
+    together = degenerate(Network(model), start, x, first)
+    assert calls == [2]
+    assert together == degenerate(Network(model), start, x, first, together=False)
+    assert calls == [2, 1, 1]
+    assert (together is None) == bool(baseline)
+
+
+def test_rows_that_a_layer_holds_elsewhere_are_asked_about_apart() -> None:
+    x, first = wave(1, 6, phase=0.3), torch.tensor([0])
+    model = TimeFirst(nn.LayerNorm(3))
+    calls = rows_of_calls(model)
+    assert "starves" in str(degenerate(Network(model), torch.zeros_like(x), x, first))
+    assert calls == [2, 1, 1]
+
+
+def test_rows_that_a_model_takes_one_by_one() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = behind(nn.LayerNorm(6))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.inner(z.reshape(6))[None]
+
+    x, first = wave(1, 6, phase=0.3), torch.tensor([0])
+    assert "starves" in str(degenerate(Network(One()), torch.zeros_like(x), x, first))
+
+
+def test_few_of_many_slopes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred layers and four thousand tokens, all would be gigabytes; a few tell the same, whatever the width."""
+    model = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 64), nn.LayerNorm(64)).double()
+    filled(model)
+    x, first = wave(1, 40, 64, phase=0.3), torch.tensor([0])
+    kept: list[Tensor] = []
+    width = diagnose._width
+
+    def watched(start: Tensor, end: Tensor) -> float:
+        kept.extend((start, end))
+        return width(start, end)
+
+    monkeypatch.setattr(diagnose, "_width", watched)
+    for most, count in ((1 << 16, 40 * 64), (256, len(range(0, 40 * 64, 11)))):
+        monkeypatch.setattr(diagnose, "_SLOPES", most)
+        kept.clear()
+        assert "starves layer '0'" in str(degenerate(Network(model), 1e-4 * x, x, first))
+        assert {len(slopes) for slopes in kept} == {count}
+        assert degenerate(Network(model), 0.9 * x + 0.1, x, first) is None
+    assert {number % 64 for number in range(0, 40 * 64, 11)} == set(range(64))  # every channel

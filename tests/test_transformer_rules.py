@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -300,3 +301,56 @@ def test_refusals() -> None:
     for rules in ([NORM], (NORM, "frozen")):
         with pytest.raises(InputError, match="tuple of rules"):
             ig.fields.BackwardRules(rules)  # type: ignore[arg-type]
+
+
+def llama(kernel: str) -> Any:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM._from_config(config, attn_implementation=kernel)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4 if parameter.ndim > 1 else 1)
+    return model.double().eval()
+
+
+def map_of(model: Any, rule: Any) -> Tensor:
+    """Of a padded batch, so that masks matter."""
+    method = ig.methods.integrated(rule=ig.rules.GaussLegendre(3))
+    made = ig.text.explain_ids(
+        model,
+        [[0, 3, 9, 11, 5], [2, 8, 8, 4, 30]],
+        attention_mask=torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]),
+        target=ig.text.NextToken(7),
+        method=method if rule is None else ig.Backward(rule, method),
+    )
+    values: Tensor = made.attribution.values
+    return values
+
+
+@pytest.mark.filterwarnings("ignore::integrand.errors.IncompleteWarning")
+@pytest.mark.parametrize("rule", [FROZEN, ig.fields.SoftmaxTemperature(2.0)], ids=repr)
+def test_every_attention_of_transformers_is_seen_or_refused(
+    rule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, plain = map_of(llama("eager"), rule), map_of(llama("eager"), None)
+    assert float((eager - plain).norm() / plain.norm()) >= 5e-3  # it does something
+    # Written out, its softmax is in float32.
+    torch.testing.assert_close(map_of(llama("sdpa"), rule), eager, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ModelError, match=r"inside 'flex_attention' are not shown: load .*'sdpa'"):
+        map_of(llama("flex_attention"), rule)
+    for kernel in ("flash_attention_2", "kernels-community/flash-attn3", "paged|flex_attention"):
+        model = llama("sdpa")  # whose packages are not here
+        monkeypatch.setattr(type(model.config), "_attn_implementation", kernel)
+        with pytest.raises(ModelError, match="are not shown"):
+            map_of(model, rule)
+        monkeypatch.undo()
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers and torch, on their way to saying no
+def test_kernels_without_a_backward_pass_say_what_else_there_is() -> None:
+    with pytest.raises(ModelError, match=r"attn_implementation='sdpa'"):
+        map_of(llama("flex_attention"), None)

@@ -117,6 +117,7 @@ SUGAR = {
     "rows": "evaluate",
     "gradient": "evaluate",
     "value": "evaluate",
+    "ends": "look and read, or evaluate",
     "together": "evaluate_both",
     "outputs": "look",
     "looked": "look",
@@ -354,6 +355,8 @@ def sweet(field: Field, member: str, x: Tensor) -> list[Tensor]:
         return [field.at(index.flip(0)).value(x.flip(0))]
     if member in ("value", "gradient", "outputs"):
         return [getattr(field, member)(x)]
+    if member == "ends":
+        return list(field.ends(x, torch.stack([x / 2, -x, x.flip(1)])))
     if member == "looked":
         return [field.looked(x, index, field.site("0", x[:1], index[:1]))]
     if member == "distance":

@@ -35,6 +35,7 @@ from .integration import Method
 from .integration.attached import check_recording
 from .integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer, mapped
 from .integration.join import concat, examples_named
+from .integration.wrappers.base import RepeatedWarnings
 from .methods import about
 from .methods.baseline_names import for_inputs
 from .methods.hints import about_option
@@ -194,9 +195,12 @@ def explained_by_batch(
 ) -> Iterator[Attribution]:
     """An attribution for each batch, one at least."""
     empty = True
-    for x, batch_target in target_by_batch(batches, target, baseline):
-        empty = False
-        yield explain_batch(x, target=batch_target)
+    with RepeatedWarnings() as repeated:
+        for x, batch_target in target_by_batch(batches, target, baseline):
+            empty = False
+            with repeated.collected():
+                attribution = explain_batch(x, target=batch_target)
+            yield attribution
     if empty:
         raise InputError(
             "There are no examples to explain: the loader, or the list of batches, is empty."

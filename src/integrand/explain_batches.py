@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -20,6 +21,7 @@ from .explain import baseline_by_example, explain, target_by_batch
 from .fields import Field
 from .integration.attribution import ExplainerLike
 from .integration.folder import AttributionFolder, FolderWriter
+from .integration.wrappers.base import RepeatedWarnings
 from .model.network import weights_digest
 from .targets import TargetLike
 
@@ -85,15 +87,21 @@ def explain_batches(
         raise InputError(
             "batches is a DataLoader, a list or another series of batches; for a single one use ig.explain."
         )
+    by_example = baseline_by_example(method, options.get("baseline"), options)
+    series = target_by_batch(batches, target, by_example)
+    first = next(series, None)
+    if first is None:  # before a folder is made
+        raise InputError("There are no examples to explain: batches is empty.")
     writer = FolderWriter(out, _fingerprint(model, target, method, options), resume=resume)
     count = 0
-    by_example = baseline_by_example(method, options.get("baseline"), options)
-    for x, batch_target in target_by_batch(batches, target, by_example):
-        inputs = _digest_of(x)
-        if not writer.stands(count, inputs):
-            attribution = explain(model, x, target=batch_target, method=method, **options)
-            writer.write(count, attribution, inputs)
-        count += 1
+    with RepeatedWarnings() as repeated:
+        for x, batch_target in chain([first], series):
+            inputs = _digest_of(x)
+            if not writer.stands(count, inputs):
+                with repeated.collected():
+                    attribution = explain(model, x, target=batch_target, method=method, **options)
+                writer.write(count, attribution, inputs)
+            count += 1
     return writer.end(count)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +267,36 @@ def test_models_are_trained_once_and_from_their_seed(tmp_path: Path) -> None:
     kept = trained(build, x, y, cache=tmp_path / "a", name="toy", epochs=20, rate=0.05)
     torch.testing.assert_close(kept.state_dict(), one.state_dict())
     assert file.stat().st_mtime_ns == stamp
+
+
+class Squared(nn.Linear):
+    """Takes the weights of a linear layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).square()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: nn.Linear(4, 2), lambda: Squared(4, 2)),
+        (lambda: nn.Sequential(nn.Linear(4, 2), nn.Tanh()), lambda: nn.Sequential(nn.Linear(4, 2), nn.ReLU())),
+        (lambda: nn.LayerNorm(4, eps=1e-5), lambda: nn.LayerNorm(4, eps=1e-2)),
+    ],
+    ids=["class", "layer", "setting"],
+)  # fmt: skip
+def test_a_changed_network_of_the_same_name_is_trained_anew(
+    tmp_path: Path, one: Callable[[], nn.Module], other: Callable[[], nn.Module]
+) -> None:
+    """Weights of the same shapes, and of another function."""
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    for count, build in enumerate((one, one, other, other)):
+        model = trained(build, x, y, cache=tmp_path, name="toy", epochs=2, rate=0.05)
+        assert len(list(tmp_path.iterdir())) == 1 + count // 2
+        alone = trained(build, x, y, cache=tmp_path / f"{count}", name="toy", epochs=2, rate=0.05)
+        torch.testing.assert_close(model.state_dict(), alone.state_dict())
+        shutil.rmtree(tmp_path / f"{count}")
 
 
 def test_metrics_with_a_summary_of_their_own_keep_it(

@@ -181,6 +181,22 @@ def ig_signed(values: np.ndarray, limit: float) -> np.ndarray:
     return signed_rgb(values, limit)
 
 
+def test_areas_say_what_they_are() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 14, 3))  # fmt: skip
+    x = torch.rand(1, 3, 16, 16)
+    areas = ig.weightings.Areas([ig.baselines.Constant(0.0), ig.baselines.Blurred()])
+    starts = ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(1.0)))
+    method = ig.Method(starts, rule=ig.rules.GaussLegendre(16), weighting=areas, record=("shares",))
+    found = ig.explain(model, x, target=0, method=method, normalisation=ig.Normalisation.unit())
+    shown = Outline(page([Case("noise", [("a class", 0.5)], "logit", {"areas": found})], title="areas"))  # fmt: skip
+    assert found.criterion in shown.text
+    assert found.fitness is not None
+    for r in range(2):
+        assert number(float(found.fitness[r, 0])) in shown.text
+        assert f"{float(found.weights[r, 0]):.3f}" in shown.text
+
+
 def test_every_baseline_shows_its_fitness_weight_change_and_map(
     made: str, results: dict[str, Attribution]
 ) -> None:
@@ -188,6 +204,7 @@ def test_every_baseline_shows_its_fitness_weight_change_and_map(
     assert weighted.fitness is not None
     assert weighted.shares is not None
     assert "what each baseline is worth" in outline.text
+    assert "Fitness is the fewest of" in outline.text  # the word that its label is
     for r, name in enumerate(weighted.names):
         assert f"{int(weighted.fitness[r, 0]):,}" in outline.text
         assert f"{float(weighted.weights[r, 0]):.3f}" in outline.text

@@ -43,6 +43,24 @@ def test_a_run_says_what_explain_says(recipe: Build, inputs: np.ndarray, tmp_pat
     torch.testing.assert_close(results.maps([3, 40]), torch.from_numpy(results.values[:][[3, 40]]))
 
 
+@pytest.mark.filterwarnings("ignore::integrand.errors.FitnessWarning")  # of one row
+def test_a_run_weighs_by_areas(recipe: Build, inputs: np.ndarray, tmp_path: Path) -> None:
+    areas = ig.weightings.Areas([ig.baselines.Constant(0.0), ig.baselines.Constant(0.5)])
+    starts = ig.baselines.Union((ig.baselines.Constant(0.0), ig.baselines.Constant(1.0)))
+    method = ig.Method(starts, rule=ig.rules.GaussLegendre(8), weighting=areas)
+    results = ig.run.run(
+        recipe(method={"method": repr(method)}), tmp_path / "out", base=tmp_path, engine=Local(1)
+    )
+    expected = ig.explain(load(), torch.from_numpy(inputs), target="predicted", method=method)
+    assert set(results.table["status"].to_pylist()) == {"ok"}
+    np.testing.assert_allclose(results.values[:], expected.values, rtol=1e-4, atol=1e-6)
+    equal = ig.explain(
+        load(), torch.from_numpy(inputs), target="predicted",
+        method=ig.Method(starts, rule=ig.rules.GaussLegendre(8)),
+    )  # fmt: skip
+    assert np.abs(results.values[:] - equal.values.numpy()).max() > 0.01  # weights do something
+
+
 def test_kinds_of_data_hold_the_same_rows(
     recipe: Build, inputs: np.ndarray, tmp_path: Path
 ) -> None:
@@ -81,6 +99,8 @@ def test_kinds_of_data_hold_the_same_rows(
         ({"kind": "npy", "path": "flat.npy"}, "the first axis is rows"),
         ({"kind": "images", "path": "."}, "holds no pictures"),
         ({"kind": "parquet", "path": "t.csv"}, "cannot be read as parquet"),
+        ({"kind": "csv", "path": "none.csv"}, r"data at .*none.csv' are empty: there is no row"),
+        ({"kind": "npy", "path": "no_rows.npy"}, r"no_rows.npy' are empty"),
     ],
 )
 def test_data_that_does_not_fit(
@@ -89,8 +109,16 @@ def test_data_that_does_not_fit(
     (tmp_path / "t.csv").write_text("a,word\n1.5,x\n2.5,y\n")
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object))
     np.save(tmp_path / "flat.npy", np.zeros(5))
+    (tmp_path / "none.csv").write_text("a,b\n")
+    np.save(tmp_path / "no_rows.npy", np.zeros((0, 6)))
     with pytest.raises(InputError, match=sentence):
         ig.run.run(recipe(data=section), tmp_path / "out", base=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_none(recipe: Build, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The data are empty"):
+        ig.run.run(recipe(), np.zeros((0, 6), np.float32), tmp_path / "out", base=tmp_path)
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,28 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         demo.gemma_folder(tmp_path)
 
 
+def killed_while_unpacking(parent: Path) -> None:
+    """A process that unpacks, and is killed as nothing can catch."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from integrand.text import demo
+with demo._scratch_folder(Path({str(parent)!r})) as scratch:
+    (scratch / "tiny.gguf").write_bytes(b"packed")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list(parent.iterdir())) == 1  # what it was at
+
+
+def test_a_folder_that_is_being_unpacked_stays(tmp_path: Path) -> None:
+    with demo._scratch_folder(tmp_path) as scratch:
+        demo._clear_abandoned(tmp_path)
+        assert scratch.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_folder_is_the_model_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:  # fmt: skip
     transformers = pytest.importorskip("transformers")
     model = tiny("gemma3", dtype=torch.bfloat16)
@@ -44,6 +69,7 @@ def test_the_folder_is_the_model_in_float32(tmp_path: Path, monkeypatch: pytest.
         return known.get(module) or __import__(module, fromlist=["save_file"] if "." in module else [])  # fmt: skip
 
     monkeypatch.setattr(demo, "optional", lambda module, **_: torch if module in ("gguf", "sentencepiece") else optional(module))  # fmt: skip
+    killed_while_unpacking(tmp_path)
     folder = demo.gemma_folder(tmp_path)
     monkeypatch.undo()
     assert "Gemma Terms of Use" in capsys.readouterr().err

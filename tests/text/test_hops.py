@@ -190,3 +190,19 @@ def test_bad_steps(pair: tuple[Any, Any]) -> None:
         ig.text.explain_hops(tiny("bert"), pair[1], PROMPT, STEPS)
     with pytest.raises(ig.errors.InputError, match=r"begins? within a token|tokens of the prompt are others"):  # fmt: skip
         ig.text.explain_hops(*pair, "The capital of Fra", ["nce is", " Paris"])
+
+
+@pytest.mark.parametrize("method", ["expected", "smoothgrad"])
+def test_a_seed_makes_hops_what_they_are(pair: tuple[Any, Any], method: str) -> None:
+    """Each hop is the explanation of its words with that seed, and another seed is another."""
+    options: dict[str, Any] = {"method": method, "baseline": ig.text.Sampled(4)}
+    options |= {"draws": 8, "tol": None} if method == "expected" else {"rule": ig.rules.Midpoint(4)}
+    one, same, other = (
+        ig.text.explain_hops(*pair, PROMPT, STEPS[1:], seed=seed, granularity="token", **options)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.credit, same.credit)
+    assert torch.equal(one.chained_scores, same.chained_scores)
+    assert float((one.credit - other.credit).abs().max()) > 1e-4
+    alone = ig.text.explain(*pair, PROMPT, target=STEPS[1], seed=1, **options)
+    torch.testing.assert_close(one[0].scores[0][: len(alone.scores[0])], alone.scores[0])

@@ -28,6 +28,7 @@ from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
 from ..errors import InputError, MissingData, MissingExtra
+from ..integration.wrappers.base import RepeatedWarnings
 from ..metrics import Metric
 from .claims import ClaimResult, hold
 from .names import method, metric
@@ -108,7 +109,8 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
     for suite_run in suite.runs:
         if request.runs and suite_run.name not in request.runs:
             continue
-        finished.append(_finished(suite_run, request, until, tell))
+        with RepeatedWarnings() as repeated:
+            finished.append(_finished(suite_run, request, until, tell, repeated))
     absent = [result.missing for result in finished if isinstance(result.missing, MissingData)]
     if absent and all(result.missing for result in finished):
         raise absent[0]
@@ -123,7 +125,11 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
 
 
 def _finished(
-    suite_run: SuiteRun, request: RunOptions, until: float | None, tell: Tell
+    suite_run: SuiteRun,
+    request: RunOptions,
+    until: float | None,
+    tell: Tell,
+    repeated: RepeatedWarnings,
 ) -> Finished:
     setting = ProblemOptions(request.data, request.out / "models", request.seed)
     tell(f"{suite_run.name}: {suite_run.problem}")
@@ -150,7 +156,8 @@ def _finished(
             tell(f"{suite_run.name}: out of time after {number} of {len(batches)} batches")
             break
         began = time.monotonic()
-        scores = _judged(suite_run, problem, batch)
+        with repeated.collected():
+            scores = _judged(suite_run, problem, batch)
         scores.to_parquet(file)
         tell(
             f"{suite_run.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s"

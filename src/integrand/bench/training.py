@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.files import write_tensors
+from ..core.files import digest, write_tensors
 from ..core.optional import optional
 from ..core.random import generator
 
@@ -30,26 +31,16 @@ def trained(
 ) -> nn.Module:
     """A classifier of x (N, \\*s) into classes y (N,), by Adam on the cross-entropy; in eval mode.
 
-    Kept in ``cache`` under a name that says how it was made, data included. Global generators are
+    Kept in ``cache`` under a name that says how it was made, its layers and data included. Global generators are
     left as they were.
     """
-    key = repr(
-        (
-            name,
-            epochs,
-            rate,
-            batch,
-            decay,
-            seed,
-            tuple(x.shape),
-            float(x.double().sum()),
-            int(y.sum()),
-        )
-    )
-    file = cache / f"{name}-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build()
+        settings = (name, epochs, rate, batch, decay, seed)
+        data = (tuple(x.shape), float(x.double().sum()), int(y.sum()))
+        key = digest(repr((settings, data, _architecture(model))).encode())[:12]
+        file = cache / f"{name}-{key}.safetensors"
         if file.is_file():
             model.load_state_dict(_safetensors().load_file(file))
         else:
@@ -58,6 +49,24 @@ def trained(
             state = {k: v.contiguous() for k, v in model.state_dict().items()}
             write_tensors(_safetensors().save_file, state, file, {})
     return model.eval().requires_grad_(False)
+
+
+def _architecture(model: nn.Module) -> tuple[object, ...]:
+    """What tells a network from another that would take the same weights: its layers with their
+    settings, the shapes of its weights, and the code of classes that are not torch's."""
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(model))  # where a function lies in memory
+    shapes = [(key, tuple(value.shape)) for key, value in model.state_dict().items()]
+    kinds = {type(module) for module in model.modules()}
+    own = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
+    return layers, shapes, sorted(map(_source, own))
+
+
+def _source(kind: type) -> str:
+    """The code of a class; its name where nothing holds it."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return kind.__qualname__
 
 
 def _fit(

@@ -735,6 +735,21 @@ class Field(ABC):
         """
         return self._points(z, leading, gradient=False).value
 
+    def ends(self, x: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """F where paths end and where they start.
+
+        Args:
+            x: (B, \\*s), where they end.
+            starts: (R, B, \\*s).
+
+        Returns:
+            (B,) and (R, B).
+
+        Cost:
+            A row for each point; of fields that methods are run on, in one call where they fit.
+        """
+        return self.value(x), self.value(starts, leading=2)
+
     def gradient(self, z: Tensor, leading: int = 1) -> Tensor:
         """∇F for a batch, or for stacks of batches with ``leading`` axes: (…, B, \\*s) → (…, B,
         \\*s).

@@ -518,7 +518,8 @@ class TorchField(Field):
 
     def trouble(self, start: Tensor, end: Tensor, index: Tensor) -> str | None:
         with self.ready(), gradients(False):
-            return degenerate(self.network, start, end, index)
+            together = self.packer.size(start[0], "value") > 1
+            return degenerate(self.network, start, end, index, together=together)
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -500,6 +500,33 @@ class CountedField(View):
             return memory.outputs
         return _shared(self, z, leading)
 
+    def ends(self, x: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """As of any field, in one call: a call of few rows costs as much as that of one."""
+        memory = self.memory if self.memory is not None and self.memory.x is x else None
+        known = self.reads and memory is not None and memory.outputs is not None
+        if known or _is_shared(self, starts, 2):
+            return super().ends(x, starts)
+        batch, outputs = len(x), list[Tensor]()
+        index = torch.arange(batch, device=x.device).repeat(1 + len(starts))
+        value = x.new_empty(len(index))
+
+        def call(part: slice) -> None:
+            z, examples = _end_rows(x, starts, part), index[part]
+            if self.reads:
+                said = self.look(z, examples)
+                value[part] = self.read(said, examples).to(value.dtype)
+                if part.start < batch:
+                    outputs.append(said[: batch - part.start])
+            else:
+                value[part] = self.evaluate(z, examples, gradient=False).value
+
+        self._run(index, call, x[0], "value")
+        if not bool(torch.isfinite(value).all()):  # asked apart, they say where it begins
+            return super().ends(x, starts)
+        if memory is not None and outputs:
+            memory.outputs = torch.cat(outputs)
+        return value[:batch], value[batch:].reshape(starts.shape[:2])
+
     def site(
         self, representation: Representation | None, z: Tensor, index: Tensor
     ) -> Representation | None:
@@ -555,9 +582,22 @@ class LayerView(View):
 def _shared(field: Field, z: Tensor, leading: int) -> Tensor | None:
     """The model's outputs, a row for each of z's (R, B, \\*s), where all examples share them and
     they are asked once; else None."""
-    if leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and field.pooled:
+    if _is_shared(field, z, leading):
         return field.outputs(z[:, 0], pool=True).repeat_interleave(z.shape[1], 0)
     return None
+
+
+def _is_shared(field: Field, z: Tensor, leading: int) -> bool:
+    """Whether all examples share each of z's rows (R, B, \\*s), which are then asked about once."""
+    return leading == 2 and z.shape[1] > 1 and z.stride(1) == 0 and field.pooled
+
+
+def _end_rows(x: Tensor, starts: Tensor, part: slice) -> Tensor:
+    """Some of the rows of x (B, \\*s) and starts (R, B, \\*s), flat; starts that are broadcast are
+    not copied to pick them."""
+    number = torch.arange(part.start, part.stop, device=x.device)
+    ends, begins = number[number < len(x)], number[number >= len(x)] - len(x)
+    return torch.cat([x[ends], starts[begins // len(x), begins % len(x)].to(x.dtype)])
 
 
 def _read(field: Field, outputs: Tensor, z: Tensor, leading: int) -> Tensor:

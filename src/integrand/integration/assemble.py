@@ -244,10 +244,12 @@ def _warn(
             f"{_diagnose(attribution, field, starts, worst) or remedy}",
             IncompleteWarning,
         )
-    for example, reason in enumerate(attribution.reasons):
-        if reason:
-            name = field.example_name(example)
-            warn(f"Fitness says nothing about {name}: {reason}.", FitnessWarning)
+    undecided = [example for example, reason in enumerate(attribution.reasons) if reason]
+    if undecided:
+        name, reason = field.example_name(undecided[0]), attribution.reasons[undecided[0]]
+        many = f"{len(undecided)} of {len(attribution)} examples, first " if undecided[1:] else ""
+        others = " Those of all are in result.reasons." if undecided[1:] else ""
+        warn(f"Fitness says nothing about {many}{name}: {reason}.{others}", FitnessWarning)
 
 
 def _explain_by_chance(attribution: Attribution, doubt: Doubt, example: int) -> str:

@@ -277,8 +277,12 @@ def examples_named(target: Target) -> int | None:
 
 def _holds_each(target: Target, name: str) -> bool:
     """Whether a field of a target is a tensor with an entry for each example."""
-    entry, twice = getattr(target, name), getattr(target.at(torch.tensor([0, 0])), name)
-    return isinstance(entry, Tensor) and not _equal(entry, twice)
+    entry = getattr(target, name)
+    if not isinstance(entry, Tensor) or not entry.ndim:
+        return False
+    # Of one example more than there are: entries of two may be equal, and stay what they are.
+    more = torch.zeros(len(entry) + 1, dtype=torch.long)
+    return not _equal(entry, getattr(target.at(more), name))
 
 
 def _by_example(target: Target, name: str, count: int) -> Tensor | None:

@@ -331,8 +331,11 @@ class _Accumulator:
 
     def close(self, field: Field, x: Tensor, shares: Tensor, error: Tensor) -> PathIntegrals:
         assert self.begin is not None
-        output = field.value(x) if self.output is None else self.output
-        start = field.value(self.begin, leading=2) if self.begin_value is None else self.begin_value
+        output, start = self.output, self.begin_value
+        if output is None and start is None:
+            output, start = field.ends(x, self.begin)
+        output = field.value(x) if output is None else output
+        start = field.value(self.begin, leading=2) if start is None else start
         identity = torch.arange(len(self.begin), device=x.device)
         return PathIntegrals(
             shares,

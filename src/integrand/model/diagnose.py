@@ -3,16 +3,19 @@ failure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteGradient, TargetError
+from ..errors import IntegrandError, NonFiniteGradient, TargetError
 from ..targets import output_tensor
 from .autograd import slopes
+from .batching import is_out_of_memory
 from .borrowed import INSTANCE_NORMS, NORMS
 from .network import Network
 
@@ -75,7 +78,9 @@ def mixing(network: Network) -> str:
     return ""
 
 
-def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> str | None:
+def degenerate(
+    network: Network, start: Tensor, end: Tensor, index: Tensor, *, together: bool = True
+) -> str | None:
     """Which normalisation layer a baseline starves, and what to use instead: rows ``start`` and
     ``end`` of one example.
 
@@ -83,18 +88,18 @@ def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> s
     layer's effect happens within a sliver of the path next to the baseline, and no evenly spread
     nodes see it. The sliver is as wide as the layer's slope at the input is in units of its slope
     at the baseline: what it takes for spread, over which axes, and its epsilon are all in there.
+
+    ``together``: both rows may share a call of the model.
     """
-    slopes: dict[str, list[Tensor]] = {}
     layers = {name: module for name, module in network.layers().items() if _may_normalise(module)}
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in layers.items():
-            hook = _slope_into(slopes.setdefault(name, []))
-            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        for z in (start, end) if layers else ():
-            network.plainly(z.clone(), index)
-    for name, layer_slopes in slopes.items():
-        half = len(layer_slopes) // 2
-        width = _width(layer_slopes[0], layer_slopes[half]) if half else 1.0
+    if not layers:
+        return None
+    both = _slopes_together(network, layers, torch.cat([start, end]), index) if together else None
+    if both is None:
+        both = [_slopes(network, layers, z, index) for z in (start, end)]
+    starts, ends = both
+    for name in layers:
+        width = _width(starts[name], ends[name]) if name in starts and name in ends else 1.0
         if width < _STARVED:
             times = f"{1 / width:,.0f} times" if width > _NOTHING else "incomparably"
             where = f"within {width:.0e} of the path" if width > _NOTHING else "right"
@@ -107,8 +112,76 @@ def degenerate(network: Network, start: Tensor, end: Tensor, index: Tensor) -> s
     return None
 
 
+Slopes = dict[str, Tensor]
+"""How strongly each layer's output hangs on its input, when it runs first."""
+
+
+def _slopes(network: Network, layers: dict[str, nn.Module], z: Tensor, index: Tensor) -> Slopes:
+    """The slopes of layers at a row."""
+    slopes: Slopes = {}
+
+    def note(name: str, *passed: Any) -> None:
+        slope = None if name in slopes else _slope(*passed)
+        if slope is not None:
+            slopes[name] = slope
+
+    _watch_inputs(network, layers, note, z, index)
+    return slopes
+
+
+def _slopes_together(
+    network: Network, layers: dict[str, nn.Module], both: Tensor, index: Tensor
+) -> list[Slopes] | None:
+    """The slopes of layers at two rows, from one call; None where rows cannot be told apart in a
+    layer's input: it has none, or more than one, axis as long as there are rows."""
+    slopes: list[Slopes] = [{} for _ in both]
+    mixed: list[str] = []
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if name in slopes[0] or mixed or not (args and _differentiable(args[0])):
+            return
+        shape = args[0].shape
+        tensors = [entry for entry in (*args[1:], *kwargs.values()) if isinstance(entry, Tensor)]
+        rows = [axis for axis, size in enumerate(shape) if size == len(both)]
+        if tensors or rows != [0]:
+            mixed.append(name)
+            return
+        for row, row_slopes in enumerate(slopes):
+            slope = _slope(module, (args[0][row : row + 1], *args[1:]), kwargs)
+            if slope is not None:
+                row_slopes[name] = slope
+
+    try:
+        _watch_inputs(network, layers, note, both, index.expand(len(both)))
+    except (
+        RuntimeError,
+        ValueError,
+        IntegrandError,
+    ) as error:  # a model that takes a row at a time
+        if is_out_of_memory(error):
+            raise
+        return None
+    return None if mixed else slopes
+
+
+def _watch_inputs(
+    network: Network,
+    layers: dict[str, nn.Module],
+    note: Callable[..., None],
+    z: Tensor,
+    index: Tensor,
+) -> None:
+    """Run the model, and note what goes into layers."""
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in layers.items():
+            hook = partial(note, name)
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        network.plainly(z.clone(), index)
+
+
 _STARVED = 2e-2  # a sliver narrower than this
 _NOTHING = 1e-9  # … and one whose width means nothing
+_SLOPES = 1 << 16  # of a layer, that are looked at
 
 
 def _may_normalise(module: nn.Module) -> bool:
@@ -123,28 +196,37 @@ def _may_normalise(module: nn.Module) -> bool:
     return "norm" in kind and "batch" not in kind and not any(module.children())
 
 
-def _slope_into(slopes: list[Tensor]) -> Callable[..., None]:
-    """A hook that notes how strongly a layer's output hangs on each element of its input, in one
-    fixed direction of the output."""
+def _differentiable(entry: object) -> bool:
+    return isinstance(entry, Tensor) and entry.is_floating_point()
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not (args and isinstance(args[0], Tensor) and args[0].is_floating_point()):
-            return
-        with torch.enable_grad():
-            leaf = args[0].detach().clone().requires_grad_()
-            # Without hooks, its own among them; of a copy, because it may work in place.
-            output = module.forward(leaf.clone(), *args[1:], **kwargs)
-            if isinstance(output, Tensor) and output.requires_grad:
-                direction = torch.sin(
-                    torch.arange(1.0, 1 + output.numel(), dtype=torch.float32, device=output.device)
-                ).reshape(output.shape)
-                (slope,) = torch.autograd.grad(
-                    output, leaf, direction.to(output), allow_unused=True
-                )
-                if slope is not None:
-                    slopes.append(slope.abs().float())
 
-    return hook
+def _slope(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """How strongly a layer's output hangs on each element of its input, in one fixed direction of
+    the output."""
+    if not (args and _differentiable(args[0])):
+        return None
+    with torch.enable_grad():
+        leaf = args[0].detach().clone().requires_grad_()
+        # Without hooks, its own among them; of a copy, because it may work in place.
+        output = module.forward(leaf.clone(), *args[1:], **kwargs)
+        if not (isinstance(output, Tensor) and output.requires_grad):
+            return None
+        direction = torch.sin(
+            torch.arange(1.0, 1 + output.numel(), dtype=torch.float32, device=output.device)
+        ).reshape(output.shape)
+        (slope,) = torch.autograd.grad(output, leaf, direction.to(output), allow_unused=True)
+        return None if slope is None else _some(slope.flatten()).abs().float()
+
+
+def _some(numbers: Tensor) -> Tensor:
+    """Evenly spread ones of many numbers (n,): those of a hundred layers are kept at a time, and
+    what is typical of them shows in some."""
+    if len(numbers) <= _SLOPES:
+        return numbers
+    step = (
+        math.ceil(len(numbers) / _SLOPES) | 1
+    )  # odd, or it would meet the same channels each time
+    return numbers[::step].clone()
 
 
 def _width(start: Tensor, end: Tensor) -> float:

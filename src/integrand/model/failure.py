@@ -33,6 +33,7 @@ _SAID = (
      "let it keep running ones (track_running_stats=True), and call .eval()."),
     ("same dtype", "Give the inputs in the type of the model's parameters, such as x.float()."),
     ("should be the same", "Give the inputs in the type, and on the device, of the model's parameters, such as x.float()."),
+    ("flexattention does not support backward", "Load the model with attn_implementation='sdpa', whose kernels have a backward pass here."),
     ("index out of range", _GRAPH),
     ("out of bounds", _GRAPH),
 )  # fmt: skip

@@ -79,6 +79,9 @@ class TableSource(ArraySource):
             return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
         fields = {field.name: field.type for field in table.schema}
+        if not len(table):  # whose columns have no types either; that it is empty is told by all
+            super().__init__(np.zeros((0, len(fields))), _ids_of(table, id_column))
+            return
         names = columns or [
             name for name, kind in fields.items() if is_number(kind) and name != id_column
         ]
@@ -95,8 +98,7 @@ class TableSource(ArraySource):
             table[name].cast("float64").to_numpy(zero_copy_only=False).astype(dtype)
             for name in names
         ]
-        rows = np.stack(cells, 1) if len(table) else np.zeros((0, len(names)))
-        super().__init__(rows, _ids_of(table, id_column))
+        super().__init__(np.stack(cells, 1), _ids_of(table, id_column))
         self.feature_names = tuple(names)
 
 
@@ -284,7 +286,10 @@ def source_of(section: DataSection, folder: Path, model: object) -> Source:
     try:
         if not path.exists():
             raise InputError(f"There is no data at {str(path)!r}.")
-        return _KINDS[section.kind](section, path, model)
+        source = _KINDS[section.kind](section, path, model)
+        if not len(source):
+            raise InputError(f"The data at {str(path)!r} are empty: there is no row to explain.")
+        return source
     except (InputError, ImportError):
         raise
     except Exception as error:  # whatever numpy, pyarrow and zarr raise of damaged files

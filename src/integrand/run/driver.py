@@ -161,6 +161,8 @@ def _data_section(data: Data, out: str | Path) -> tuple[dict[str, object], bytes
     rows = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
     if rows.dtype.hasobject:
         raise InputError("The data holds objects, not numbers.")
+    if rows.ndim and not len(rows):
+        raise InputError("The data are empty: there is no row to explain.")
     buffer = io.BytesIO()
     np.save(buffer, rows, allow_pickle=False)
     return {"kind": "npy", "path": str(storage.folder / INPUTS)}, buffer.getvalue()

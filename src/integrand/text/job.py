@@ -37,6 +37,7 @@ from ..fields import Linear
 from ..fields.views import CallCount
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..integration.cost import Cost
+from ..integration.wrappers.base import warned_once
 from ..methods import about
 from ..model.turns import turn
 from ..rules import GaussLegendre
@@ -236,18 +237,19 @@ class TextJob:
         assert isinstance(start, Given)
         parts: list[list[Attribution]] = []
         tally = _Tally(prepared.options.get("progress", False))
-        for pack in packs:
-            moves = pack.taken(prepared.beginning.moves)
-            beginning = Beginning(pack.taken(vectors), moves, pack.start(start)).still(pack)
-            changed = {"baseline": beginning.start} if "baseline" in prepared.options else {}
-            of_pack = dataclasses.replace(
-                prepared,
-                questions=prepared.questions.at(pack.order),
-                beginning=beginning,
-                options={**prepared.options, **changed, "progress": tally.of_pack()},
-            )
-            attributions = self._explained(of_pack, pack.rows, pack.order)
-            parts.append([pack.laid_back(part, vectors) for part in attributions])
+        with warned_once():
+            for pack in packs:
+                moves = pack.taken(prepared.beginning.moves)
+                beginning = Beginning(pack.taken(vectors), moves, pack.start(start)).still(pack)
+                changed = {"baseline": beginning.start} if "baseline" in prepared.options else {}
+                of_pack = dataclasses.replace(
+                    prepared,
+                    questions=prepared.questions.at(pack.order),
+                    beginning=beginning,
+                    options={**prepared.options, **changed, "progress": tally.of_pack()},
+                )
+                attributions = self._explained(of_pack, pack.rows, pack.order)
+                parts.append([pack.laid_back(part, vectors) for part in attributions])
         columns = prepared.questions.columns() if prepared.per_token else ()
         return _joined_questions(parts, packs, self._explainer(prepared), columns)
 

@@ -118,11 +118,14 @@ class Areas(Weighting):
         return weigh
 
     def _criterion(self, features: int, x: Tensor) -> str:
-        fills = ", ".join(name_of(fill, x) for fill in self.fills)
+        names = [name_of(fill, x) for fill in self.fills]
+        if len(set(names)) < len(names):  # two of a kind: as they are typed
+            names = [repr(fill) for fill in self.fills]
+        fills = ", ".join(names)
         return (
-            f"The area under the class score while {features:,} {kind_of(self.features, x)} come back in the order of the baseline's own map, less "
+            f"Fitness is the area under the class score while {features:,} {kind_of(self.features, x)} come back in the order of the baseline's own map, less "
             f"that while they are replaced, as a fraction of the score, averaged over the fills {fills}. "
-            f"The larger, the more it counts (weight ∝ e^(area / {self.temperature:g}))"
+            f"The larger, the more it counts (weight ∝ e^(fitness / {self.temperature:g}))"
         )
 
     @staticmethod

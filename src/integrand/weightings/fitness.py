@@ -142,9 +142,9 @@ class Fitness(Weighting):
         instead = "" if blank else ", or the one of lowest score where that keeps too much"
         halfway = "" if blank else ", or half way to what it is with all replaced"
         return (
-            f"D is the fewest of {features:,} {kind_of(self.features, x)}, in the order of the baseline's own map, whose replacement "
+            f"Fitness is the fewest of {features:,} {kind_of(self.features, x)}, in the order of the baseline's own map, whose replacement "
             f"(fill: {name_of(self.fill, x)}{instead}) brings the class score to {self.ratio:g} of what it was{halfway}. "
-            "The fewer, the better that map found what the model looks at, and the more it counts (weight ∝ 1/D)"
+            "The fewer, the better that map found what the model looks at, and the more it counts (weight ∝ 1/fitness)"
         )
 
     def _drop_light(self, merit: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ class SoftmaxTemperature:
 
     Raises:
         InputError: for another temperature.
-        ModelError: for compiled and scripted modules, and for ``nn.MultiheadAttention``, inside
-            which nothing is seen.
+        ModelError: for compiled and scripted modules, for ``nn.MultiheadAttention``, and for models
+            of Hugging Face whose attention is a kernel (flash, flex), inside which nothing is seen.
 
     Cost:
         that of the ordinary gradient; of ``F.scaled_dot_product_attention`` with its matrix of
@@ -120,6 +120,22 @@ def _check(module: nn.Module | None, who: str) -> None:
                 f"{who} has to see attention's own operations, and those inside nn.MultiheadAttention ({name or 'the model'!r}) are not shown: "
                 "write it with F.scaled_dot_product_attention."
             )
+        fused = _fused(inner)
+        if fused is not None:
+            raise ModelError(
+                f"{who} has to see attention's own operations, and those inside {fused!r} are not shown: load the model with "
+                "attn_implementation='eager' or 'sdpa'."
+            )
+
+
+def _fused(module: nn.Module) -> str | None:
+    """The kernel that attention of a model of Hugging Face runs in whole, as its configuration
+    calls it; None where there is none. Kernels of the hub are named as folders there."""
+    config = vars(module).get("config")  # other modules may call something else so
+    name = getattr(config, "_attn_implementation", None)
+    if not isinstance(name, str):
+        return None
+    return name if any(mark in name for mark in ("flash", "flex", "/")) else None
 
 
 def _attention(change: Weights, func: Function, args: Arguments, kwargs: Keywords) -> Any:

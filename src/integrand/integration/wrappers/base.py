@@ -14,9 +14,9 @@ import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from ...core.declared import name_of
 from ...errors import InputError, IntegrandWarning, warn
 from ...fields import Field
 from ...fields.views import CallCount
-from ...model.turns import turn
+from ...model.turns import turn, undone
 from ..assemble import core, opened
 from ..attribution import Attribution, Explainer, ExplainerLike, Watch, as_explainer
 from ..cost import Cost, measured
@@ -162,28 +162,77 @@ def same_start(begin: Tensor, references: Tensor) -> bool:
     return begin.shape == first.shape and torch.equal(begin, first)
 
 
+class RepeatedWarnings:
+    """Warnings of runs of one kind, one after the other: each category is given once, with its
+    count, at the end.
+
+    with RepeatedWarnings() as repeated:
+        for …:
+            with repeated.collected():
+                …                           one run
+    """
+
+    _under_way: ClassVar[int] = 0
+    """How many are collecting, one inside the other: the outermost counts all runs."""
+
+    def __init__(self) -> None:
+        self._caught: list[warnings.WarningMessage] = []
+
+    def __enter__(self) -> RepeatedWarnings:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.tell()
+        else:  # which is what is raised, even where warnings are errors
+            with suppress(Warning):
+                self.tell()
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Of one run, warnings are kept until they are told."""
+        # Filters are those of the whole process: two threads that change them at once would leave
+        # them changed.
+        with turn():
+            if RepeatedWarnings._under_way:
+                yield
+                return
+            with undone(self._end), warnings.catch_warnings(record=True) as caught:
+                RepeatedWarnings._under_way += 1
+                warnings.simplefilter("always")
+                try:
+                    yield
+                finally:
+                    self._caught += caught
+
+    @staticmethod
+    def _end() -> None:
+        RepeatedWarnings._under_way -= 1
+
+    def tell(self) -> None:
+        """Give the first of each category."""
+        caught, self._caught = self._caught, []
+        times = Counter(warning.category for warning in caught)
+        reported: set[type[Warning]] = set()
+        for warning in caught:
+            category = warning.category
+            if not issubclass(category, IntegrandWarning):
+                warnings.warn_explicit(warning.message, category, warning.filename, warning.lineno)
+            elif category not in reported:
+                reported.add(category)
+                again = (
+                    f" (the first of {times[category]} such warnings of single runs)"
+                    if times[category] > 1
+                    else ""
+                )
+                warn(f"{warning.message}{again}", category)
+
+
 @contextmanager
 def warned_once() -> Iterator[None]:
     """Collect warnings of repeated runs and re-issue each once, with its count."""
-    # Filters are those of the whole process: two threads that change them at once would leave them
-    # changed.
-    with turn(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with RepeatedWarnings() as repeated, repeated.collected():
         yield
-    times = Counter(warning.category for warning in caught)
-    reported: set[type[Warning]] = set()
-    for warning in caught:
-        category = warning.category
-        if not issubclass(category, IntegrandWarning):
-            warnings.warn_explicit(warning.message, category, warning.filename, warning.lineno)
-        elif category not in reported:
-            reported.add(category)
-            again = (
-                f" (the first of {times[category]} such warnings of single runs)"
-                if times[category] > 1
-                else ""
-            )
-            warn(f"{warning.message}{again}", category)
 
 
 def nan_like(error: Tensor) -> Tensor:
