@@ -99,7 +99,7 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
     ``data`` does not hold, is left out, and its reason is part of the results.
 
     Raises:
-        InputError: for a folder that holds results of another recipe or seed.
+        InputError: for a folder that holds results of another suite, seed, data, or recipe of a run.
         MissingData: where ``data`` holds examples for none of the runs.
     """
     _claim_folder(suite, request)
@@ -210,24 +210,41 @@ def _gathered(folder: Path, suite_run: SuiteRun, problem: Problem) -> Scores | N
 
 
 def _claim_folder(suite: Suite, request: RunOptions) -> None:
-    """A folder belongs to one recipe and seed: results of two would be mixed up."""
+    """A folder belongs to one suite, seed and data, and a run's folder to one recipe: results of
+    two would be mixed up. What a recipe says of other runs may change, and runs may be added."""
     request.out.mkdir(parents=True, exist_ok=True)
     file = request.out / "suite.json"
     mark = {
         "suite": suite.name,
-        "recipe": hashlib.blake2b(suite.text.encode(), digest_size=8).hexdigest(),
         "seed": request.seed,
         "data": None if request.data is None else request.data.name,
     }
-    if file.exists():
-        stored = json.loads(file.read_text())
-        different = [key for key, value in mark.items() if stored.get(key) != value]
-        if different:
-            raise InputError(
-                f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
-            )
-        return
-    write_text(file, json.dumps(mark, indent=2))
+    recipes = {
+        run.name: _digest(run) for run in suite.runs if not request.runs or run.name in request.runs
+    }
+    stored = json.loads(file.read_text()) if file.exists() else {**mark, "recipes": {}}
+    known = stored.get("recipes")
+    different = [key for key, value in mark.items() if stored.get(key) != value]
+    if known is None:
+        different.append("version of suite.json")
+    else:
+        different += [
+            f"recipe of {name!r}"
+            for name, digest in recipes.items()
+            if known.get(name, digest) != digest
+        ]
+    if different:
+        raise InputError(
+            f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
+        )
+    write_text(file, json.dumps({**mark, "recipes": {**known, **recipes}}, indent=2))
+
+
+def _digest(run: SuiteRun) -> str:
+    """What a batch's scores depend on, in a few letters: how many batches there are, and what they
+    are held against, is not among it."""
+    told = (run.problem, run.options, run.words, run.methods, run.metrics, run.batch)
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
 
 
 def machine() -> dict[str, Any]:
