@@ -123,6 +123,43 @@ def test_a_folder_belongs_to_one_recipe_and_seed(
         )
 
 
+def test_other_runs_of_a_recipe_may_change_and_come(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
+    """What a batch was scored by must not: methods, metrics, words, problem, how many it holds."""
+    first = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, examples=4))
+    second = (
+        '[[run]]\nname = "second"\nproblem = "toy"\nmetrics = { more = "insertion(steps=4)" }\n'
+    )
+    changed = RECIPE.replace("?", "Why?").replace("[[claim]]", f"{second}[[claim]]")
+    asked.clear()
+    both = harness.run(recipe.parsed("toy", changed), harness.RunOptions(tmp_path, examples=4))
+    assert asked == [(0, 1, 2, 3)]  # of the second run alone
+    assert both.finished[0].scores is not None
+    assert first.finished[0].scores is not None
+    np.testing.assert_array_equal(both.finished[0].scores.values, first.finished[0].scores.values)
+    other = recipe.parsed("toy", changed.replace("insertion(steps=4)", "insertion(steps=5)"))
+    harness.run(other, harness.RunOptions(tmp_path, examples=4, runs=("first",)))
+    with pytest.raises(ig.errors.InputError, match="another recipe of 'second'"):
+        harness.run(other, harness.RunOptions(tmp_path, examples=4))
+    for old, new in (("GaussLegendre(8)", "GaussLegendre(9)"), ("batch = 2", "batch = 3")):
+        with pytest.raises(ig.errors.InputError, match="another recipe of 'first'"):
+            harness.run(
+                recipe.parsed("toy", RECIPE.replace(old, new)), harness.RunOptions(tmp_path)
+            )
+
+
+def test_a_folder_of_earlier_days_is_not_gone_on_with(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
+    (tmp_path / "suite.json").write_text(
+        '{"suite": "toy", "recipe": "00", "seed": 0, "data": null}'
+    )
+    with pytest.raises(ig.errors.InputError, match=r"another version of suite\.json"):
+        harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path))
+    assert asked == []
+
+
 def test_half_written_tables_are_not_read(asked: list[Sequence[int]], tmp_path: Path) -> None:
     (tmp_path / "first").mkdir(parents=True)
     (tmp_path / "first/scores-00000.123.partial").write_text("half")
