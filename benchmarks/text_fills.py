@@ -125,6 +125,7 @@ def main() -> None:
         file.parent.name: carried(Scores.from_parquet(file))
         for file in sorted(asked.out.glob("*/scores.parquet"))
     }
+    asked.to.mkdir(parents=True, exist_ok=True)
     write_text(
         asked.to / "carried.json",
         json.dumps(json_ready(report), indent=1, ensure_ascii=False) + "\n",

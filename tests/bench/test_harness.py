@@ -323,6 +323,31 @@ def test_metrics_with_a_summary_of_their_own_keep_it(
     }
 
 
+def test_metrics_may_say_words_of_examples(tmp_path: Path) -> None:
+    """As another text is, which has as many tokens as the text: it fills what is removed."""
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    model = nn.Linear(6, 3)
+
+    @problem("worded")
+    def worded(setting: ProblemOptions) -> Problem:
+        def load(numbers: Sequence[int]) -> Examples:
+            return Examples(x[list(numbers)], words={"other": ig.baselines.Constant(3.0)})
+
+        return Problem("worded", model, ("a", "b", "c", "d"), load)
+
+    try:
+        text = RECIPE.replace('"toy"', '"worded"').replace("steps=4", "steps=4, fill=other")
+        done = harness.run(recipe.parsed("toy", text), harness.RunOptions(tmp_path))
+    finally:
+        del _PROBLEMS["worded"]
+    (one,) = done.finished
+    assert one.scores is not None
+    expected = model(torch.full((4, 6), 3.0)).softmax(-1).gather(1, model(x).argmax(1)[:, None])
+    ends = one.scores.curves["deletion"][0, :, -1]
+    np.testing.assert_allclose(ends, expected[:, 0].detach().numpy(), rtol=1e-5)
+    assert one.summaries == {}
+
+
 def test_a_run_whose_data_are_not_there_is_left_out(
     asked: list[Sequence[int]], tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from ..compare.controls import Control
 from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
-from ..errors import InputError, MissingData, MissingExtra
+from ..errors import InputError, MissingData, MissingExtra, UnknownName
 from ..metrics import Metric
 from .claims import ClaimResult, hold
 from .names import method, metric
@@ -166,7 +166,11 @@ def _summaries(
     words = _words(suite_run, problem)
     result: dict[str, dict[str, float]] = {}
     for name, curves in scores.curves.items():
-        by = metric(suite_run.metrics[name], words)
+        try:
+            by = metric(suite_run.metrics[name], words)
+        except UnknownName:  # a word of examples, such as other texts: those of any will do
+            words |= problem.load([0]).words
+            by = metric(suite_run.metrics[name], words)
         if type(by).summary is not Metric.summary:
             result[name] = dict(
                 zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True)
@@ -222,7 +226,8 @@ def _claim_folder(suite: Suite, request: RunOptions) -> None:
     recipes = {
         run.name: _digest(run) for run in suite.runs if not request.runs or run.name in request.runs
     }
-    stored = json.loads(file.read_text()) if file.exists() else {**mark, "recipes": {}}
+    fresh: dict[str, Any] = {**mark, "recipes": {}}
+    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else fresh
     known = stored.get("recipes")
     different = [key for key, value in mark.items() if stored.get(key) != value]
     if known is None:
