@@ -228,16 +228,15 @@ def _claim_folder(suite: Suite, request: RunOptions) -> None:
     }
     fresh: dict[str, Any] = {**mark, "recipes": {}}
     stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else fresh
-    known = stored.get("recipes")
+    known: dict[str, str] = stored.get("recipes", {})
     different = [key for key, value in mark.items() if stored.get(key) != value]
-    if known is None:
+    if "recipes" not in stored:
         different.append("version of suite.json")
-    else:
-        different += [
-            f"recipe of {name!r}"
-            for name, digest in recipes.items()
-            if known.get(name, digest) != digest
-        ]
+    different += [
+        f"recipe of {name!r}"
+        for name, digest in recipes.items()
+        if known.get(name, digest) != digest
+    ]
     if different:
         raise InputError(
             f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
