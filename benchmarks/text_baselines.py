@@ -1,6 +1,7 @@
 """Does the baseline move an explanation of a text more than the method does?
 
     python -m benchmarks.text_baselines --problem sentences --data FOLDER --out FILE.json [--examples 200] [--threads 1]
+    python -m benchmarks.text_baselines --problem reviews --data FOLDER --out FILE.json
     python -m benchmarks.text_baselines --problem code_lines --out FILE.json
 
 Of each text maps of its tokens are made by one method (Integrated Gradients) from the baselines that the problem has (padding, [MASK], the mean vector, zero),
@@ -124,7 +125,9 @@ def study(problem: Problem, examples: int, file: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--problem", choices=("sentences", "code_lines"), default="sentences")
+    parser.add_argument(
+        "--problem", choices=("sentences", "reviews", "code_lines"), default="sentences"
+    )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("bench-cache"))
     parser.add_argument("--out", type=Path, required=True)

@@ -20,7 +20,7 @@ Numbers in the prose of docs/usage/which-method.md, text.md and weightings.md ar
     <!--= ig2/digits/examples -->200<!--/-->                            of a run
     <!--= truth/lite0/held out/areas, other fills>EG/share -->+8 %<!--/-->   of what was judged once: share, interval, p
     <!--= truth/digits/carried/best by deletion, grey/deletion, blur -->−7 %<!--/-->   of the carry-over matrix: row, column
-    <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results
+    <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results: its keys, one in the other
 
 ``--check`` writes nothing and fails where a page is not what would be written. ``make docs`` and ``make gallery`` run this.
 """
@@ -305,8 +305,7 @@ def found_number(path: str, results: Path) -> str:
     """The number that a path such as suite/run/metric/method/mean names, in words."""
     suite, run, *rest = path.split("/")
     if run.endswith(".json"):
-        value = json.loads((results / suite / run).read_text("utf-8"))[rest[0]]
-        return str(value) if isinstance(value, int) else number(value)
+        return _of_file(json.loads((results / suite / run).read_text("utf-8")), rest)
     told = json.loads((results / suite / "results.json").read_text("utf-8"))
     if rest == ["examples"]:
         return str(told["runs"][run]["examples"])
@@ -357,6 +356,19 @@ def found_number(path: str, results: Path) -> str:
         "mean": number(one["mean"]),
         "interval": f"{number(one['low'])} to {number(one['high'])}",
     }[what]
+
+
+def _of_file(value: Any, keys: list[str]) -> str:
+    """What stands under these keys, one in the other; the interval of a comparison stands as low and high."""
+    for key in keys:
+        if key == "interval":
+            return f"{signed_percent(value['low'])} to {signed_percent(value['high'])}"
+        value = value[key]
+    if keys[-1] == "share":
+        return signed_percent(value)
+    if keys[-1] in ("wins", "detectable"):
+        return percent(value, decimals=0)
+    return str(value) if isinstance(value, int | str) else number(value)
 
 
 def _judged(judged: Results, method: str, than: str, what: str) -> str:

@@ -317,11 +317,12 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
     }
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "results.json").write_text(json.dumps(told))
-    (tmp_path / "s" / "other.json").write_text(json.dumps({"difference": 0.12345, "examples": 60}))
-    page = (
-        "x <!--= s/other.json/difference -->9<!--/--> of <!--= s/other.json/examples -->9<!--/-->"
-    )
-    assert re.sub(r"<!--.*?-->", "", docs.numbered(page, tmp_path)) == "x 0.123 of 60"
+    other = {"difference": 0.12345, "examples": 60, "r": {"m": {"a>b": claim}}}
+    (tmp_path / "s" / "other.json").write_text(json.dumps(other))
+    keys = ("difference", "examples", *(f"r/m/a>b/{key}" for key in ("share", "interval", "wins", "detectable", "verdict")))  # fmt: skip
+    page = " ".join(f"<!--= s/other.json/{key} -->9<!--/-->" for key in keys)
+    made = re.sub(r"<!--.*?-->", "", docs.numbered(page, tmp_path))
+    assert made == "0.123 60 +28 % +10 % to +40 % 83 % 17 % confirmed"
     page = "x <!--= s/r/m/a/mean -->9<!--/--> <!--= s/r/m/a/interval -->?<!--/--> <!--= s/r/m/a>b/share -->?<!--/--> <!--= s/r/m/a>b/wins -->?<!--/--> <!--= s/r/m/a>b/detectable -->?<!--/--> <!--= s/r/examples -->?<!--/--> <!--= s/r/m/a/gap -->?<!--/--> y"
     made = docs.numbered(page, tmp_path)
     assert re.sub(r"<!--.*?-->", "", made) == "x 0.123 0.100 to 0.200 +28 % 83 % 17 % 24 7 % y"

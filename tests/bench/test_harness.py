@@ -124,6 +124,43 @@ def test_a_folder_belongs_to_one_recipe_and_seed(
         )
 
 
+def test_other_runs_of_a_recipe_may_change_and_come(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
+    """What a batch was scored by must not: methods, metrics, words, problem, how many it holds."""
+    first = harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, examples=4))
+    second = (
+        '[[run]]\nname = "second"\nproblem = "toy"\nmetrics = { more = "insertion(steps=4)" }\n'
+    )
+    changed = RECIPE.replace("?", "Why?").replace("[[claim]]", f"{second}[[claim]]")
+    asked.clear()
+    both = harness.run(recipe.parsed("toy", changed), harness.RunOptions(tmp_path, examples=4))
+    assert asked == [(0, 1, 2, 3)]  # of the second run alone
+    assert both.finished[0].scores is not None
+    assert first.finished[0].scores is not None
+    np.testing.assert_array_equal(both.finished[0].scores.values, first.finished[0].scores.values)
+    other = recipe.parsed("toy", changed.replace("insertion(steps=4)", "insertion(steps=5)"))
+    harness.run(other, harness.RunOptions(tmp_path, examples=4, runs=("first",)))
+    with pytest.raises(ig.errors.InputError, match="another recipe of 'second'"):
+        harness.run(other, harness.RunOptions(tmp_path, examples=4))
+    for old, new in (("GaussLegendre(8)", "GaussLegendre(9)"), ("batch = 2", "batch = 3")):
+        with pytest.raises(ig.errors.InputError, match="another recipe of 'first'"):
+            harness.run(
+                recipe.parsed("toy", RECIPE.replace(old, new)), harness.RunOptions(tmp_path)
+            )
+
+
+def test_a_folder_of_earlier_days_is_not_gone_on_with(
+    asked: list[Sequence[int]], tmp_path: Path
+) -> None:
+    (tmp_path / "suite.json").write_text(
+        '{"suite": "toy", "recipe": "00", "seed": 0, "data": null}'
+    )
+    with pytest.raises(ig.errors.InputError, match=r"another version of suite\.json"):
+        harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path))
+    assert asked == []
+
+
 def test_half_written_tables_are_not_read(asked: list[Sequence[int]], tmp_path: Path) -> None:
     (tmp_path / "first").mkdir(parents=True)
     (tmp_path / "first/scores-00000.123.partial").write_text("half")
@@ -315,6 +352,31 @@ def test_metrics_with_a_summary_of_their_own_keep_it(
         method: pytest.approx(scores.curves["deletion"][m].max())
         for m, method in enumerate(scores.methods)
     }
+
+
+def test_metrics_may_say_words_of_examples(tmp_path: Path) -> None:
+    """As another text is, which has as many tokens as the text: it fills what is removed."""
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    model = nn.Linear(6, 3)
+
+    @problem("worded")
+    def worded(setting: ProblemOptions) -> Problem:
+        def load(numbers: Sequence[int]) -> Examples:
+            return Examples(x[list(numbers)], words={"other": ig.baselines.Constant(3.0)})
+
+        return Problem("worded", model, ("a", "b", "c", "d"), load)
+
+    try:
+        text = RECIPE.replace('"toy"', '"worded"').replace("steps=4", "steps=4, fill=other")
+        done = harness.run(recipe.parsed("toy", text), harness.RunOptions(tmp_path))
+    finally:
+        del _PROBLEMS["worded"]
+    (one,) = done.finished
+    assert one.scores is not None
+    expected = model(torch.full((4, 6), 3.0)).softmax(-1).gather(1, model(x).argmax(1)[:, None])
+    ends = one.scores.curves["deletion"][0, :, -1]
+    np.testing.assert_allclose(ends, expected[:, 0].detach().numpy(), rtol=1e-5)
+    assert one.summaries == {}
 
 
 def test_a_run_whose_data_are_not_there_is_left_out(

