@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -150,14 +151,22 @@ def test_other_runs_of_a_recipe_may_change_and_come(
             )
 
 
-def test_a_folder_of_earlier_days_is_not_gone_on_with(
+def test_a_folder_of_earlier_days_is_gone_on_with_where_its_recipe_is_the_same(
     asked: list[Sequence[int]], tmp_path: Path
 ) -> None:
-    (tmp_path / "suite.json").write_text(
-        '{"suite": "toy", "recipe": "00", "seed": 0, "data": null}'
-    )
-    with pytest.raises(ig.errors.InputError, match=r"another version of suite\.json"):
-        harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path))
+    """Such folders hold one digest of the recipe's whole text."""
+    mark = {"suite": "toy", "seed": 0, "data": None}
+    digest = hashlib.blake2b(RECIPE.encode(), digest_size=8).hexdigest()
+    for stored in (digest, "00"):
+        (tmp_path / "suite.json").write_text(json.dumps({**mark, "recipe": stored}))
+        if stored == digest:
+            harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path, examples=2))
+            assert "recipes" in json.loads((tmp_path / "suite.json").read_text())
+            assert asked
+            asked.clear()
+        else:
+            with pytest.raises(ig.errors.InputError, match="another recipe"):
+                harness.run(recipe.parsed("toy", RECIPE), harness.RunOptions(tmp_path))
     assert asked == []
 
 
