@@ -90,7 +90,7 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
 def predicted(model: nn.Module, rows: Tensor) -> Tensor:
     """The class that a model predicts for every row (N,), a few rows at a time."""
     with torch.inference_mode():
-        return torch.cat([model(part).argmax(1) for part in rows.split(8)])
+        return torch.cat([model(part).argmax(1) for part in torch.split(rows, 8)])
 
 
 def files_of(data: Path) -> list[Path]:
