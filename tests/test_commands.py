@@ -111,7 +111,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             picture(number).save(tmp_path / folder / f"picture{number}.jpg")
     for number, name in enumerate(("cat.jpg", "dog.jpg", "photo.jpg")):
         picture(number + 7).save(tmp_path / name)
-    (tmp_path / "trec").mkdir()
+    for folder in ("trec", "texts"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage/__init__.py").write_text("")
     (tmp_path / "mypackage/models.py").write_text(CODE + LOAD)
