@@ -28,7 +28,7 @@ from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
 from ..errors import InputError, MissingData, MissingExtra, UnknownName
-from ..integration.wrappers.base import RepeatedWarnings
+from ..integration.wrappers.base import warned_once
 from ..metrics import Metric
 from .claims import ClaimResult, hold
 from .names import method, metric
@@ -109,8 +109,7 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
     for suite_run in suite.runs:
         if request.runs and suite_run.name not in request.runs:
             continue
-        with RepeatedWarnings() as repeated:
-            finished.append(_finished(suite_run, request, until, tell, repeated))
+        finished.append(_finished(suite_run, request, until, tell))
     absent = [result.missing for result in finished if isinstance(result.missing, MissingData)]
     if absent and all(result.missing for result in finished):
         raise absent[0]
@@ -125,11 +124,7 @@ def run(suite: Suite, request: RunOptions, tell: Tell = lambda line: None) -> Re
 
 
 def _finished(
-    suite_run: SuiteRun,
-    request: RunOptions,
-    until: float | None,
-    tell: Tell,
-    repeated: RepeatedWarnings,
+    suite_run: SuiteRun, request: RunOptions, until: float | None, tell: Tell
 ) -> Finished:
     setting = ProblemOptions(request.data, request.out / "models", request.seed)
     tell(f"{suite_run.name}: {suite_run.problem}")
@@ -148,20 +143,20 @@ def _finished(
     numbers = range(min(limits))
     batches = [numbers[i : i + suite_run.batch] for i in range(0, len(numbers), suite_run.batch)]
     place, parts = request.part
-    for number, batch in enumerate(batches):
-        file = folder / f"scores-{number:05d}.parquet"
-        if file.exists() or number % parts != place - 1:
-            continue
-        if until is not None and time.monotonic() > until:
-            tell(f"{suite_run.name}: out of time after {number} of {len(batches)} batches")
-            break
-        began = time.monotonic()
-        with repeated.collected():
+    with warned_once():
+        for number, batch in enumerate(batches):
+            file = folder / f"scores-{number:05d}.parquet"
+            if file.exists() or number % parts != place - 1:
+                continue
+            if until is not None and time.monotonic() > until:
+                tell(f"{suite_run.name}: out of time after {number} of {len(batches)} batches")
+                break
+            began = time.monotonic()
             scores = _judged(suite_run, problem, batch)
-        scores.to_parquet(file)
-        tell(
-            f"{suite_run.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s"
-        )
+            scores.to_parquet(file)
+            tell(
+                f"{suite_run.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s"
+            )
     gathered = _gathered(folder, suite_run, problem)
     summaries = {} if gathered is None else _summaries(suite_run, problem, gathered)
     return Finished(suite_run, gathered, dict(problem.facts), summaries)
@@ -231,12 +226,14 @@ def _claim_folder(suite: Suite, request: RunOptions) -> None:
         "data": None if request.data is None else request.data.name,
     }
     recipes = {
-        run.name: _digest(run) for run in suite.runs if not request.runs or run.name in request.runs
+        run.name: _digest(_recipe_of(run))
+        for run in suite.runs
+        if not request.runs or run.name in request.runs
     }
     fresh: dict[str, Any] = {**mark, "recipes": {}}
     stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else fresh
     # Folders of earlier versions hold one digest of the whole recipe.
-    text = hashlib.blake2b(suite.text.encode(), digest_size=8).hexdigest()
+    text = _digest(suite.text)
     known: dict[str, str] = stored.get("recipes", {})
     different = [key for key, value in mark.items() if stored.get(key) != value]
     if "recipes" not in stored and stored.get("recipe") != text:
@@ -253,11 +250,15 @@ def _claim_folder(suite: Suite, request: RunOptions) -> None:
     write_text(file, json.dumps({**mark, "recipes": {**known, **recipes}}, indent=2))
 
 
-def _digest(run: SuiteRun) -> str:
-    """What a batch's scores depend on, in a few letters: how many batches there are, and what they
-    are held against, is not among it."""
+def _recipe_of(run: SuiteRun) -> str:
+    """What a batch's scores depend on: how many batches there are, and what they are held against,
+    is not among it."""
     told = (run.problem, run.options, run.words, run.methods, run.metrics, run.batch)
-    return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+    return json.dumps(told)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def machine() -> dict[str, Any]:

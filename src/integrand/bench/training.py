@@ -90,10 +90,14 @@ def _fit(
 
 
 @torch.no_grad()
+def predicted(model: nn.Module, x: Tensor, rows: int = 256) -> Tensor:
+    """The class that a model predicts for every example of x (N,), so many rows to a call."""
+    return torch.cat([model(part).argmax(1) for part in torch.split(x, rows)])
+
+
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """The share of x whose class is predicted."""
-    predicted = torch.cat([model(part).argmax(1) for part in torch.split(x, 256)])
-    return float((predicted == y).double().mean())
+    return float((predicted(model, x) == y).double().mean())
 
 
 def _safetensors() -> Any:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.files import appended, checked_lines, take_lock, whole
+from ..core.files import appended, checked_lines, is_locked, take_lock, whole
 from ..errors import InputError
 
 FOLDER = "records"
@@ -226,13 +226,9 @@ class RecordJournal:
         if file == self.file:
             return False
         try:
-            handle = os.open(self._lock_of(file), os.O_RDWR)
+            return is_locked(self._lock_of(file))
         except OSError:
             return False
-        try:
-            return not take_lock(handle)
-        finally:
-            os.close(handle)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from ..errors import InputError, UnknownName
 from ..explain import baseline_arranger, resolve_method
 from ..fields import Field
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
-from ..integration.wrappers.base import RepeatedWarnings
+from ..integration.wrappers.base import warned_once
 from ..methods.registry import about
 from ..metrics import Metric, Subject
 from ..metrics.base import by_column
@@ -432,19 +432,15 @@ class _Work:
         map_agreement: MapAgreement | None = None
         sensitivity: Sensitivity | None = None
         shown: dict[str, Attribution] = {}
-        with RepeatedWarnings() as repeated:
+        with warned_once():
             for examples in self._blocks(subject, max(len(self.methods), len(varied))):
                 maps: list[Explained] = []
-                with repeated.collected():
-                    tables.append(
-                        self._scored(subject, examples, self.methods, maps.append, counter)
-                    )
+                tables.append(self._scored(subject, examples, self.methods, maps.append, counter))
                 map_agreement = _merged(map_agreement, agreement(maps[0]))
                 shown = shown or self._attributions(maps[0])
                 maps.clear()  # before those of the variants are computed
                 if varied:
-                    with repeated.collected():
-                        scores = self._scored(subject, examples, varied, maps.append, counter)
+                    scores = self._scored(subject, examples, varied, maps.append, counter)
                     sensitivity = _merged(
                         sensitivity,
                         of_variants(self.varied, agreement(maps[0]), scores, self.baselines),

@@ -207,6 +207,19 @@ def take_lock(handle: int, *, wait: bool = False) -> bool:
     return True
 
 
+def is_locked(path: str | Path) -> bool:
+    """Whether another process holds the lock of a file at present.
+
+    Raises:
+        OSError: where there is no such file.
+    """
+    handle = os.open(path, os.O_RDWR)
+    try:
+        return not take_lock(handle)
+    finally:
+        os.close(handle)
+
+
 def digest(content: bytes) -> str:
     """A hash of some bytes, 32 digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

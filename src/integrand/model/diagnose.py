@@ -153,11 +153,8 @@ def _slopes_together(
 
     try:
         _watch_inputs(network, layers, note, both, index.expand(len(both)))
-    except (
-        RuntimeError,
-        ValueError,
-        IntegrandError,
-    ) as error:  # a model that takes a row at a time
+    except (RuntimeError, ValueError, IntegrandError) as error:
+        # A model that takes a row at a time.
         if is_out_of_memory(error):
             raise
         return None
@@ -223,9 +220,8 @@ def _some(numbers: Tensor) -> Tensor:
     what is typical of them shows in some."""
     if len(numbers) <= _SLOPES:
         return numbers
-    step = (
-        math.ceil(len(numbers) / _SLOPES) | 1
-    )  # odd, or it would meet the same channels each time
+    # Odd, or it would meet the same channels each time.
+    step = math.ceil(len(numbers) / _SLOPES) | 1
     return numbers[::step].clone()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..core.files import take_lock
+from ..core.files import is_locked, take_lock
 from ..core.optional import optional
 from ..errors import InputError
 from .models import named_folder
@@ -81,13 +81,9 @@ def _clear_abandoned(parent: Path) -> None:
         return
     for scratch in parent.glob(f"{_SCRATCH}*"):
         try:
-            handle = os.open(scratch / _LOCK, os.O_RDWR)
+            abandoned = not is_locked(scratch / _LOCK)
         except OSError:
             continue
-        try:
-            abandoned = take_lock(handle)
-        finally:
-            os.close(handle)
         if abandoned:
             shutil.rmtree(scratch, ignore_errors=True)
 

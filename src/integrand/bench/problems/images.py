@@ -11,9 +11,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 from ...baselines import (
     Blurred,
     Constant,
@@ -28,6 +25,7 @@ from ...baselines import (
 )
 from ...errors import InputError
 from ...images import load_model, pictures
+from ..training import predicted
 from .base import Examples, Problem, ProblemOptions, problem, shuffled
 
 _POOL = 48
@@ -54,7 +52,7 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
     pool = eye.prepare(
         *order[-_POOL:]
     )  # from the end: a run of few examples is judged on others than it starts from
-    classes = predicted(eye.module, pool)
+    classes = predicted(eye.module, pool, rows=8)
     photo = OtherClass(pool, 1, setting.seed, label="photograph", classes=classes)
     low, high = eye.normalisation.range(pool[0])
 
@@ -85,12 +83,6 @@ def photographs(setting: ProblemOptions, model: str = "efficientnet-lite0") -> P
         facts={"pictures": len(order), "model": eye.name, "side": eye.size},
         optimize=True,
     )
-
-
-def predicted(model: nn.Module, rows: Tensor) -> Tensor:
-    """The class that a model predicts for every row (N,), a few rows at a time."""
-    with torch.inference_mode():
-        return torch.cat([model(part).argmax(1) for part in torch.split(rows, 8)])
 
 
 def files_of(data: Path) -> list[Path]:

@@ -120,15 +120,16 @@ class Probe:
     def trained_on(
         cls,
         train: TextSet,
-        minilm: tuple[Any, Any],
+        pretrained: tuple[Any, Any],
         setting: ProblemOptions,
         *,
         name: str,
         epochs: int,
         longest: int,
     ) -> Probe:
-        """A probe of MiniLM's sentence vectors; kept in the cache under ``name``."""
-        encoder, tokenizer = minilm
+        """A probe of the sentence vectors of MiniLM and its tokenizer, ``pretrained``; kept in the
+        cache under ``name``."""
+        encoder, tokenizer = pretrained
         table = encoder.embeddings.word_embeddings.weight.detach()
         texts = tokenised(tokenizer, train.words, longest)
         model = SentenceClassifier(
