@@ -570,6 +570,7 @@ def test_a_pool_whose_classes_are_known_is_not_run(kind) -> None:
     [
         (torch.zeros(39, dtype=torch.long), "one whole number for each of the 40"),
         (torch.zeros(40), "one whole number for each of the 40"),
+        (torch.zeros(40, dtype=torch.bool), "one whole number for each of the 40"),
         (torch.full((40,), 5), "from 5 to 5, but the model has 3 outputs"),
     ],
 )

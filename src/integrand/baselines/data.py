@@ -229,7 +229,7 @@ def _checked_classes(classes: Tensor, size: int, outputs: int) -> Tensor:
         BaselineError: unless there is one for each member, below the number of outputs.
     """
     classes = classes.detach().cpu()
-    if classes.shape != (size,) or classes.is_floating_point():
+    if classes.shape != (size,) or classes.is_floating_point() or classes.dtype == torch.bool:
         raise BaselineError(
             f"classes= holds one whole number for each of the {size} members of the pool; got {describe(classes.shape)} of {classes.dtype}."
         )
