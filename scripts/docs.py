@@ -19,6 +19,7 @@ Numbers in the prose of docs/usage/which-method.md, text.md and weightings.md ar
     <!--= weighted/lite0/deletion/WG>EG/share -->+21 %<!--/-->          of a claim: share, interval, wins, examples, verdict, detectable
     <!--= ig2/digits/examples -->200<!--/-->                            of a run
     <!--= truth/lite0/held out/areas, other fills>EG/share -->+8 %<!--/-->   of what was judged once: share, interval, p
+    <!--= truth/lite0/whole/deletion, grey, signed/WG>EG/share -->−14 %<!--/-->   of a claim on both halves of the study
     <!--= truth/digits/carried/best by deletion, grey/deletion, blur -->−7 %<!--/-->   of the carry-over matrix: row, column
     <!--= text/baselines-minilm.json/difference -->0.2<!--/-->          of another file of results: its keys, one in the other
 
@@ -311,6 +312,11 @@ def found_number(path: str, results: Path) -> str:
         return str(told["runs"][run]["examples"])
     if rest == ["held out", "examples"]:
         return str(told["runs"][run]["held out"]["examples"])
+    claims = told["claims"]
+    if rest[0] == "whole":
+        claims, rest = told["whole"][run]["claims"], rest[1:]
+        if rest == ["examples"]:
+            return str(told["whole"][run]["examples"])
     metric, who, what = rest
     method, _, than = who.partition(">")
     if metric == "held out":
@@ -321,11 +327,7 @@ def found_number(path: str, results: Path) -> str:
     if than:
         keys = {"run": run, "metric": metric, "method": method, "than": than}
         claim = next(
-            (
-                one
-                for one in told["claims"]
-                if all(one[key] == value for key, value in keys.items())
-            ),
+            (one for one in claims if all(one[key] == value for key, value in keys.items())),
             None,
         )
         if claim is None:

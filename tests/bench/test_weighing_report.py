@@ -110,6 +110,32 @@ def test_what_was_held_out_is_told_once_it_is_complete(out: Path) -> None:
     assert judged["against"]["EG"]["mean"] == pytest.approx(gain)
 
 
+def test_both_halves_are_told_together(out: Path) -> None:
+    """All examples of the halves count once, and p is corrected over the criteria of a run."""
+    held = _scores(("EG", "WG", "agreement", CONTROL), METRICS, range(20, 29))
+    held.to_parquet(out / "toy" / "held-out.parquet")
+    told = report.report_of(out)["whole"]["toy"]
+    assert told["examples"] == 21
+    first = Scores.from_parquet(out / "toy" / "scores.parquet")
+    metric = "deletion, grey, signed"
+    ours, theirs = (
+        np.concatenate([t.of(metric)[t.methods.index(name)] for t in (first, held)])
+        for name in ("WG", "EG")
+    )
+    claim = next(row for row in told["claims"] if row["metric"] == metric)
+    assert claim["share"] == pytest.approx((theirs - ours).mean() / theirs.mean())
+    assert claim["wins"] == pytest.approx((ours < theirs).mean())
+    ranked = sorted(told["claims"], key=lambda row: row["p"])
+    running = np.maximum.accumulate(
+        [min(1.0, (len(METRICS) - i) * row["p"]) for i, row in enumerate(ranked)]
+    )
+    assert [row["corrected"] for row in ranked] == pytest.approx(list(running))
+    sized = {row["metric"] for row in told["claims"] if row["size"] is not None}
+    assert sized == {f"{d}, corners, {r}" for d in best.SEARCHED for r in ("signed", "magnitude")}
+    page = report.page_of(report.report_of(out))
+    assert "| judged by | toy, 21 |" in page
+
+
 def test_effects_of_the_design_are_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = tuple(ig2_design.named(row) for row in ig2_design.design())
     metrics = {"insertion, zero": True, "deletion, zero": False}
