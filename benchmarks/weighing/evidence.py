@@ -66,6 +66,27 @@ class Photograph:
 
 
 @contextmanager
+def judging(problem: Problem, number: int, predict: Predict | None = None) -> Iterator[Judge]:
+    """The judge of a photograph of the problem by its number, for the class predicted, while its
+    network is fit to be asked."""
+    x = problem.load([number]).x
+    chunk = CHUNK if x.numel() > 10_000 else 128
+    task = Task.of(
+        problem.model,
+        x,
+        "predicted",
+        normalisation=problem.normalisation,
+        optimize=True,
+        batch_size=chunk,
+    )
+    with Subject.ready(task) as subject:
+        assert subject.field.target is not None
+        target = int(subject.field.outputs(x).argmax(1))
+        fills = {**FILLS, "blur": problem.words.get("blurred", FILLS["blur"])}
+        yield Judge(subject, predict or frozen(problem.model, x), target, fills, chunk)
+
+
+@contextmanager
 def taken(
     problem: Problem,
     number: int,
@@ -81,21 +102,8 @@ def taken(
     ``scratch``: a folder in which maps of baselines are kept, so that a second study need not integrate again.
     ``known``: what an earlier study wrote of this photograph, from which D and areas are taken.
     """
-    x = problem.load([number]).x
-    chunk = CHUNK if x.numel() > 10_000 else 128
-    task = Task.of(
-        problem.model,
-        x,
-        "predicted",
-        normalisation=problem.normalisation,
-        optimize=True,
-        batch_size=chunk,
-    )
-    with Subject.ready(task) as subject:
-        assert subject.field.target is not None
-        target = int(subject.field.outputs(x).argmax(1))
-        fills = {**FILLS, "blur": problem.words.get("blurred", FILLS["blur"])}
-        judge = Judge(subject, predict or frozen(problem.model, x), target, fills, chunk)
+    with judging(problem, number, predict) as judge:
+        subject, x = judge.subject, judge.subject.x
         costs: dict[str, Cost] = {}
         file = (
             None
@@ -124,7 +132,7 @@ def taken(
         scores = feature_scores(shares[:, None], feature_map("auto", x))[:, 0]
         evidence = Evidence(fitness, removal, insertion, outputs[:, 1], classes, scores)
         facts = {
-            "class": target,
+            "class": judge.target,
             "logit": float(whole[0]),
             "probability": float(whole[1]),
             "logits of baselines": outputs[:, 0].tolist(),

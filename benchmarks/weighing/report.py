@@ -18,14 +18,14 @@ import numpy as np
 
 from benchmarks import ig2_design
 from integrand.bench.claims import ClaimResult, hold
-from integrand.bench.power import detectable, needed, spread
+from integrand.bench.power import detectable, detectable_of, needed, spread
 from integrand.bench.results import table
-from integrand.bench.suite import Claim
+from integrand.bench.suite import Claim, suite
 from integrand.compare.scores import Scores
 from integrand.compare.statistics import holm, paired, summaries
 from integrand.core.formatting import count, json_ready, number, percent, signed_percent
 
-from . import best, choose
+from . import best, choose, rivals
 from .candidates import CANDIDATES
 from .judge import FILLS, IMPUTED, criterion, points
 from .study import CONTROL, FOLDER, METRICS, SETTINGS, gathered
@@ -89,6 +89,65 @@ def whole(out: Path, name: str) -> Report | None:
             {**row.told(), "corrected": float(p)} for row, p in zip(rows, corrected, strict=True)
         ],
     }
+
+
+def rivals_of(out: Path, name: str) -> Report | None:
+    """What the suite ``ig2`` claims, by every metric of the study; ``corrected`` is Holm's over the metrics of one claim
+    against one rival. Means and costs of every method beside it."""
+    scores = gathered(out / name / "rivals.parquet")
+    if scores is None or len(scores) < 5:
+        return None
+    pairs = dict.fromkeys(
+        (claim.text, claim.source, claim.method, claim.than)
+        for claim in suite("ig2").claims
+        if claim.run == rivals.RUNS[name] and {claim.method, claim.than} <= set(scores.methods)
+    )
+    claims = []
+    for text, source, method, than in pairs:
+        rows = [hold(Claim(text, source, name, q, method, than), scores) for q in METRICS]
+        corrected = holm([row.p for row in rows])
+        claims += [
+            {
+                **row.told(),
+                "corrected": float(p),
+                "difference": _difference(scores, row.claim.metric, method, than),
+            }
+            for row, p in zip(rows, corrected, strict=True)
+        ]
+    return {
+        "examples": len(scores),
+        "hours": sum(scores.about[e]["seconds"] for e in scores.examples) / 3600,
+        "controls": list(scores.controls),
+        "means": {
+            metric: dict(zip(scores.methods, _known(np.nanmean, scores.of(metric)), strict=True))
+            for metric in METRICS
+        },
+        "costs": {
+            cost: dict(
+                zip(scores.methods, _known(np.nanmedian, getattr(scores, cost)), strict=True)
+            )
+            for cost in ("gradients", "rows", "seconds", "gap")
+        },
+        "claims": claims,
+    }
+
+
+def _difference(scores: Scores, metric: str, name: str, than: str) -> Report:
+    """How much better in the metric's own unit, for scores whose mean may be next to 0 and has no shares worth telling."""
+    values, sign = scores.of(metric), 1 if scores.is_higher(metric) else -1
+    better = sign * (values[scores.methods.index(name)] - values[scores.methods.index(than)])
+    mean = paired(better)
+    return {
+        "mean": _known(np.nanmean, better[None])[0],
+        "low": float(mean.low[0]),
+        "high": float(mean.high[0]),
+        "detectable": detectable_of(better),
+    }
+
+
+def _known(average: Callable[[np.ndarray], float], rows: np.ndarray) -> list[float]:
+    """Of each row, over what is known; NaN where nothing is."""
+    return [float(average(row)) if np.isfinite(row).any() else np.nan for row in rows]
 
 
 def carried(scores: Scores) -> Report:
@@ -255,6 +314,7 @@ def report_of(out: Path) -> Report:
             "runs": runs,
             "whole": {name: rows for name in runs if (rows := whole(out, name)) is not None},
             "claims": claims,
+            "rivals": {n: rows for n in SETTINGS if (rows := rivals_of(out, n)) is not None},
             "ig2": designed(out),
         }
     )
@@ -278,7 +338,7 @@ def page_of(report: Report) -> str:
     ]
     for name, run in report["runs"].items():
         blocks += _run(name, run, [c for c in report["claims"] if c["run"] == name])
-    blocks += _ig2(report["ig2"])
+    blocks += [*_rivals(report["rivals"]), *_ig2(report["ig2"])]
     blocks += [_going_on()]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -380,6 +440,18 @@ def _sure(claim: Report) -> str:
     text = _share(claim["share"], claim["low"], claim["high"])
     bold = claim["corrected"] is not None and claim["corrected"] < 0.05
     return f"{f'**{text}**' if bold else text}; {percent(claim['detectable'])}"
+
+
+def _sure_difference(claim: Report) -> str:
+    """As ``_sure``, in the unit of the metric."""
+    row = claim["difference"]
+    mean, low, high = (
+        "–" if row[key] is None else number(row[key], signed=True)
+        for key in ("mean", "low", "high")
+    )
+    text = f"{mean} ({low} to {high})"
+    bold = claim["corrected"] is not None and claim["corrected"] < 0.05
+    return f"{f'**{text}**' if bold else text}; {number(row['detectable'])}"
 
 
 def _run(name: str, run: Report, claims: Sequence[Report]) -> list[str]:
@@ -519,6 +591,57 @@ def _judged(judged: Report) -> str:
     )
 
 
+def _rivals(runs: Report) -> list[str]:
+    blocks = ["## IG2 and its rivals"]
+    if not runs:
+        return [*blocks, "**Not yet run.**"]
+    blocks += [
+        "Methods and settings of the suite `ig2`, about fifty gradients each where that can be chosen, by the judge of the study."
+    ]
+    for name, run in runs.items():
+        pairs = list(dict.fromkeys((c["method"], c["than"]) for c in run["claims"]))
+        head = ["judged by", *(f"{method} against {than}" for method, than in pairs)]
+        rows = [
+            [
+                f"{metric} {'↑' if METRICS[metric] else '↓'}",
+                *(
+                    (_sure_difference if metric.startswith("DiffID") else _sure)(claim)
+                    for claim in run["claims"]
+                    if claim["metric"] == metric
+                ),
+            ]
+            for metric in METRICS
+        ]
+        blocks += [
+            f"### {name}, {run['examples']} of {SETTINGS[name].examples} examples ({number(run['hours'])} CPU hours)",
+            "Better by, as a share of the other's mean, for DiffID, whose means may be next to 0, in its own unit (95 %); **bold** where p < .05 after Holm's correction for the criteria of a column; behind "
+            "the semicolon what so many examples show four times of five:",
+            table(head, rows),
+            "Means, and what a map takes (medians; wall seconds of one thread on a shared machine). Best of a row in **bold**, controls in *italics*:",
+            _means(run),
+        ]
+    return blocks
+
+
+def _means(run: Report) -> str:
+    methods = list(run["costs"]["gradients"])
+    head = ["", *(f"*{m}*" if m in run["controls"] else m for m in methods)]
+    rows = []
+    for cost, values in run["costs"].items():
+        write = percent if cost == "gap" else number if cost == "seconds" else count
+        rows.append([cost, *("–" if values[m] is None else write(values[m]) for m in methods)])
+    for metric, values in run["means"].items():
+        known = [value for value in values.values() if value is not None]
+        best_mean = (max if METRICS[metric] else min)(known, default=None)
+        cells = ["–" if values[m] is None else number(values[m]) for m in methods]
+        cells = [
+            f"**{cell}**" if best_mean is not None and values[m] == best_mean else cell
+            for m, cell in zip(methods, cells, strict=True)
+        ]
+        rows.append([f"{metric} {'↑' if METRICS[metric] else '↓'}", *cells])
+    return table(head, rows)
+
+
 def _ig2(found: Report) -> list[str]:
     blocks = ["## IG2: which of its choices matter"]
     if not found:
@@ -577,6 +700,7 @@ def _going_on() -> str:
         "    python -m benchmarks.weighing.best lite0 --data PHOTOGRAPHS --minutes 60       # the best weights of what is scored\n"
         "    python -m benchmarks.weighing.choose lite0                                     # once the first half is complete; then\n"
         "    python -m benchmarks.weighing.study lite0 --data PHOTOGRAPHS --held-out        # and lite1\n"
+        "    python -m benchmarks.weighing.rivals lite0 --data PHOTOGRAPHS --minutes 60     # IG2 and its rivals; and lite1, lite2, digits, transformer\n"
         "    python -m benchmarks.ig2_design digits --out docs/results/truth/ig2-design [--stability]     # and photographs, tables\n"
         "    python -m benchmarks.weighing.report"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import integrand as ig
-from benchmarks.weighing import best, candidates, choose, judge, study
+from benchmarks.weighing import best, candidates, choose, judge, rivals, study
 from benchmarks.weighing.candidates import CANDIDATES, Evidence
 from benchmarks.weighing.evidence import Photograph, taken
 from integrand.bench.problems import Examples, Problem
+from integrand.bench.suite import SuiteRun
 from integrand.compare.scores import COSTS, Scores
 from integrand.core.normalisation import Normalisation
 
@@ -407,3 +409,55 @@ def test_gains_leave_out_fills_that_were_seen() -> None:
         ]
     )
     assert rows["agreement"] == pytest.approx(slow)
+
+
+def test_rivals_are_the_suite_s_methods_judged_by_this_judge(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IG of the table is the library's, its numbers are the judge's; a map that fails has none; a second run adds what is missing."""
+    recipe = SuiteRun(
+        "photographs",
+        "toy",
+        {
+            "IG": "integrated(one, rule=GaussLegendre(4))",
+            "broken": "integrated(nothing)",
+            "IG2, shrinking steps": "integrated(one)",
+            "random map": "RandomMap()",
+        },
+        {"DiffID": "diffid()"},
+        reference="IG",
+    )
+    black = ig.baselines.black()
+    nothing = torch.full((3, SIDE, SIDE), torch.nan)
+    words = {**problem.words, "one": black, "nothing": nothing}
+    toy = dataclasses.replace(problem, words=words)
+    monkeypatch.setattr(rivals.suite, "suite", lambda name: _Suite(recipe))
+    file = tmp_path / "rivals.parquet"
+    rivals.go_on("lite0", toy, file, 1)
+    scores = rivals.go_on("lite0", toy, file, 2)
+    assert scores is not None
+    assert scores.methods == ("IG", "broken", "random map")
+    assert scores.controls == ("random map",)
+    assert len(scores) == 2
+    assert len(Scores.from_parquet(file)) == 2
+    assert np.isnan(scores.values[1]).all()
+    assert "NaN" in scores.reasons["broken", "p1"]
+    x = problem.load([1]).x
+    target = ig.targets.Logit(int(problem.model(x).argmax()))
+    field = ig.TorchField(problem.model, target, normalisation=problem.normalisation)
+    attribution = ig.methods.integrated(black, rule=ig.rules.GaussLegendre(4))(field, x)
+    with rivals.judging(toy, 1, problem.model) as subject_judge:
+        measured = subject_judge.measured(attribution.values, "blur", "magnitude").values
+    for direction, value in measured.items():
+        stored = scores.of(judge.criterion(direction, "blur", "magnitude"))[0, 1]
+        assert stored == pytest.approx(float(value[0]), rel=1e-3, abs=1e-5)
+    assert scores.gradients[0].tolist() == [4, 4]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Suite:
+    recipe: SuiteRun
+
+    def run(self, name: str) -> SuiteRun:
+        assert name == "photographs"
+        return self.recipe

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks import ig2_design
-from benchmarks.weighing import best, report, study
+from benchmarks.weighing import best, report, rivals, study
 from benchmarks.weighing.candidates import CANDIDATES
 from benchmarks.weighing.judge import DIRECTIONS, FILLS, criterion
 from benchmarks.weighing.study import CONTROL, METRICS, Setting
 from integrand.bench.claims import hold
 from integrand.bench.suite import Claim
 from integrand.compare.scores import COSTS, Scores
+from integrand.core.formatting import number, signed_percent
 
 pytest.importorskip("matplotlib")
 
@@ -134,6 +135,39 @@ def test_both_halves_are_told_together(out: Path) -> None:
     assert sized == {f"{d}, corners, {r}" for d in best.SEARCHED for r in ("signed", "magnitude")}
     page = report.page_of(report.report_of(out))
     assert "| judged by | toy, 21 |" in page
+
+
+def test_rivals_are_told_from_the_claims_of_their_suite(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rival that the suite names and the table has; DiffID by differences, the rest by shares."""
+    monkeypatch.setattr(rivals, "RUNS", {"toy": "digits"})
+    names = ("IG", "EG", rivals.IG2, rivals.ACCURATE, CONTROL)
+    scores = _scores(names, METRICS, range(7))
+    metrics = [q for q in METRICS if "signed" in q]
+    scores.to_parquet(out / "toy" / "rivals.parquet")
+    told = report.report_of(out)
+    run = told["rivals"]["toy"]
+    pairs = {(row["method"], row["than"]) for row in run["claims"]}
+    assert pairs == {(rivals.IG2, "IG"), (rivals.IG2, "EG"), (rivals.ACCURATE, rivals.IG2)}
+    assert run["hours"] == pytest.approx(7 * 36 / 3600)
+    page = report.page_of(told)
+    for metric in metrics:
+        ours, theirs = (scores.of(metric)[names.index(name)] for name in (rivals.IG2, "EG"))
+        better = (ours - theirs if METRICS[metric] else theirs - ours).mean()
+        row = next(line for line in page.split("### toy, 7 of")[1].splitlines() if metric in line)
+        cell = row.split("|")[3].replace("**", "").split("(")[0].strip()
+        if metric.startswith("DiffID"):
+            assert cell == number(better, signed=True)
+        else:
+            assert cell == signed_percent(better / theirs.mean())
+    best_row = next(
+        line
+        for line in page.split("### toy, 7 of")[1].split("Means, and")[1].splitlines()
+        if line.startswith("| deletion, grey, signed")
+    )
+    means = scores.of("deletion, grey, signed").mean(1)
+    assert f"**{number(means.min())}**" in best_row.split("|")[2 + int(means.argmin())]
 
 
 def test_effects_of_the_design_are_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
