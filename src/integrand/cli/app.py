@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from ..bench.suite import names as suites
 from ..errors import InputError, IntegrandError
 from ..methods import Published, about, counted_on, known
 from ..methods.hints import formal
@@ -581,7 +582,7 @@ def bench(
         str | None,
         typer.Argument(
             metavar="SUITE",
-            help="weighted, ig2, paths, or a recipe: path/to/recipe.toml.",
+            help=f"{', '.join(suites())}, or a recipe: path/to/recipe.toml.",
             show_default="list them",
         ),
     ] = None,

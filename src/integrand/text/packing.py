@@ -126,6 +126,9 @@ class Pack:
 def joined(parts: Sequence[Attribution], packs: Sequence[Pack], method: Explainer) -> Attribution:
     """Attributions of packs, laid back, as one of all rows in their order; ``method`` is what
     explained them, started from the references of all."""
-    same = [dataclasses.replace(part, method=method) for part in parts]
+    # What fitness counts says among how many tokens: of all rows, among those of the longest.
+    widest = max(range(len(packs)), key=lambda number: packs[number].slots.shape[1])
+    criterion = parts[widest].criterion
+    same = [dataclasses.replace(part, method=method, criterion=criterion) for part in parts]
     back = torch.tensor([number for pack in packs for number in pack.order]).argsort()
     return concat(same)[back]
