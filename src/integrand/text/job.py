@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from ..baselines import Baseline, Given
+from ..core.declared import with_fields
 from ..core.random import reseeded
 from ..core.shapes import norm
-from ..core.declared import with_fields
 from ..errors import (
     InputError,
     IntegrandError,
@@ -471,11 +471,12 @@ def for_method(
 def _of_tokens(inner: Any, labels: Tensor) -> Any:
     """A method whose fitness counts the tokens of each text, by the ``labels`` of its slots, and no
     padding; the method itself where there is no fitness, or somebody said what a feature is."""
-    weighting = inner.weighting if isinstance(inner, Method) else None
-    features = None if weighting is None else weighting.features
+    if not isinstance(inner, Method):
+        return inner
+    features = inner.weighting.features
     if not isinstance(features, str) or features != "auto":
         return inner
-    return with_fields(inner, weighting=with_fields(weighting, features=labels))
+    return with_fields(inner, weighting=with_fields(inner.weighting, features=labels))
 
 
 @contextmanager

@@ -178,7 +178,7 @@ class RepeatedWarnings:
 
     def __init__(self) -> None:
         self._caught: list[warnings.WarningMessage] = []
-        self._told: dict[type[Warning], str] = {}
+        self._told: dict[type[IntegrandWarning], str] = {}
         """The first of each category."""
         self._times: Counter[type[Warning]] = Counter()
         self._told_times: Counter[type[Warning]] = Counter()
