@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,3 +248,33 @@ def test_pools_and_prompts_of_the_wrong_kind(llama: Any, words: Any) -> None:
         ig.text.without_sources(llama, words, chat, ["Rome is old."], target=" Paris")
     with pytest.raises(ig.errors.InputError, match="sources= is a list of pieces"):
         ig.text.without_sources(llama, words, "Rome is old.", "Rome", target=" Paris")
+
+
+def test_nothing_is_held_against_itself(llama: Any, words: Any) -> None:
+    ids = torch.tensor([words(PROMPT)["input_ids"]])
+    predicted = int(llama(ids).logits[0, -1].argmax())
+    for target in (
+        ig.text.NextToken("P", against="P"),
+        ig.text.NextToken(against=predicted),
+        ig.text.Continuation(" Paris", against=" Paris"),
+    ):
+        with pytest.raises(ig.errors.TargetError, match="is held against itself, which is 0"):
+            ig.text.explain(llama, words, PROMPT, target=target)
+
+
+def test_the_command_line_warns_in_lines(llama: Any, words: Any, tmp_path: Path) -> None:
+    pytest.importorskip("typer")
+    from typer.testing import CliRunner
+
+    from integrand.cli.app import app
+
+    llama.save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    typed = ["explain", "--text", PROMPT, "--model", f"hf:{tmp_path / 'model'}", "--target-text", " Paris", "--nodes", "1", "--out", str(tmp_path / "out")]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ig.errors.IncompleteWarning)
+        done = CliRunner().invoke(app, typed)
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if "miss more than a tenth" in line]
+    assert line.startswith("Warning: 1 of 1 maps miss")
+    assert ".py:" not in line

@@ -7,6 +7,7 @@ the integral takes many times the nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ def _kept(text: Encoded, keep: Keep, number: int, batch: int) -> list[bool]:
             raise InputError(
                 f"There are {len(keep)} lists of tokens to keep for {batch} texts: give one for each."
             )
-        return _kept(text, keep[number], number, _EACH)
+        of_text: Any = keep[number]
+        return _kept(text, of_text, number, _EACH)
     try:
         keep_tensor = torch.as_tensor(keep)
     except (ValueError, TypeError, RuntimeError) as error:

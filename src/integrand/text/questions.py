@@ -368,6 +368,10 @@ class Asker:
 
     def _words(self, score: str, tokens: Sequence[int], against: Sequence[int]) -> str:
         words = repr(self.written_as(tokens))
+        if tuple(tokens) == tuple(against):
+            raise TargetError(
+                f"{words} is held against itself, which is 0 whatever the text says: give against= another."
+            )
         if against:
             return f"log-odds of {words} against {self.written_as(against)!r}"
         return f"{score} of {words}"
