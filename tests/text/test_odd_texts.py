@@ -128,6 +128,23 @@ def test_a_template_that_looks_at_what_is_said(llama: Any) -> None:
     assert piece.start == len("<s>Italy: ")
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        ("{% for m in messages %}{{ m['content'] ", "unexpected end of template"),
+        ("{{ messages[5]['content'] }}", "no element 5"),
+        ("{{ messages[0]['content'] + 3 }}", "can only concatenate str"),
+    ],
+)
+def test_templates_that_refuse_a_chat(template: str, said: str, llama: Any) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    chat = [{"role": "system", "content": "Rome is old."}]
+    with pytest.raises(ig.errors.InputError, match=rf"no text of these messages: .*{said}.*\. Give the prompt"):  # fmt: skip
+        ig.text.explain(llama, tokenizer, chat, target=" Paris")
+
+
 # --- what a model writes ----------------------------------------------------------------------------------------------
 
 

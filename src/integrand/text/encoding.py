@@ -297,9 +297,12 @@ def _rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
                 list(messages), tokenize=False, add_generation_prompt=True
             )
         )
-    except ValueError as error:
+    except (
+        Exception
+    ) as error:  # a template is a program of its author's, which raises what it likes
+        said = str(error).strip().rstrip(".")
         raise InputError(
-            f"The tokenizer makes no text of these messages: {error} Give the prompt as a str."
+            f"The tokenizer makes no text of these messages: {said}. Give the prompt as a str."
         ) from error
 
 
