@@ -96,6 +96,18 @@ def test_fitness_of_padded_ids_is_the_rank_that_halves_by_hand(words: Any) -> No
         assert int(attribution.fitness[r, 0]) == halving
 
 
+@pytest.mark.parametrize("method", ["smoothgrad", "guided", "baseline_shapley", "integrated"])
+def test_methods_that_draw_and_search_meet_no_padding(method: str, words: Any) -> None:
+    """Texts of 11 and 12 tokens, which share calls where that changes nothing."""
+    model = tiny("qwen2")
+    texts = ["The capital of Italy is Rome. Paris is old", "The capital of Italy is Rome. Paris is old is"]  # fmt: skip
+    options: dict[str, Any] = {"target": "predicted", "method": method, "seed": 3}
+    batch = ig.text.explain(model, words, texts, **options)
+    for i, text in enumerate(texts):
+        single = ig.text.explain(model, words, text, **options)
+        torch.testing.assert_close(batch.scores[i], single.scores[0], rtol=1e-9, atol=1e-12)
+
+
 # --- chats ------------------------------------------------------------------------------------------------------------
 
 

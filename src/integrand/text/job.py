@@ -44,6 +44,7 @@ from ..integration.method import Method
 from ..integration.wrappers.base import warned_once, with_core
 from ..methods import about
 from ..model.turns import turn
+from ..paths import Straight
 from ..rules import GaussLegendre
 from .baselines import BaselineLike, Batch, references_of
 from .batch_questions import Questions, ask, passes
@@ -303,11 +304,19 @@ class TextJob:
         ):
             return None
         widths = [row.real[-1] + 1 - row.real[0] for row in self.rows]
-        orders = packs_of(widths)
+        # Where points are drawn, searched or switched, padding would take part: only what stands on
+        # straight lines is the same with slots that do not move.
+        explainer = self._explainer(prepared)
+        straight = isinstance(explainer, Method) and type(explainer.path) is Straight
+        # What features are is asked by fitness, which counts tokens, or by what switches slots.
+        switches = "features" in about(prepared.method).options
+        if straight and switches and explainer.weighting.features is None:
+            straight = False
+        orders = packs_of(widths, padded=straight)
         if len(orders) == 1 and max(widths) == len(self.rows[0].ids):
             return None
         # How many references a tolerance takes may be another number for each pack.
-        if self._explainer(prepared).samples:
+        if explainer.samples:
             return None
         left = self.model.kind == CAUSAL
         return [Pack.of(self.rows, order, self.padding, left=left) for order in orders]
