@@ -307,11 +307,13 @@ class TextJob:
         # Where points are drawn, searched or switched, padding would take part: only what stands on
         # straight lines is the same with slots that do not move.
         explainer = self._explainer(prepared)
-        straight = isinstance(explainer, Method) and type(explainer.path) is Straight
-        # What features are is asked by fitness, which counts tokens, or by what switches slots.
+        # What a feature is asks fitness, which counts tokens, or what switches slots.
         switches = "features" in about(prepared.method).options
-        if straight and switches and explainer.weighting.features is None:
-            straight = False
+        straight = (
+            isinstance(explainer, Method)
+            and type(explainer.path) is Straight
+            and not (switches and explainer.weighting.features is None)
+        )
         orders = packs_of(widths, padded=straight)
         if len(orders) == 1 and max(widths) == len(self.rows[0].ids):
             return None
