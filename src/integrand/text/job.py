@@ -308,7 +308,7 @@ class TextJob:
         # straight lines is the same with slots that do not move.
         explainer = self._explainer(prepared)
         # What a feature is asks fitness, which counts tokens, or what switches slots.
-        switches = "features" in about(prepared.method).options
+        switches = "features" in about(str(prepared.method)).options
         straight = (
             isinstance(explainer, Method)
             and type(explainer.path) is Straight
