@@ -563,6 +563,11 @@ def test_a_pool_whose_classes_are_known_is_not_run(kind) -> None:
         runs.append(sum(rows))
     assert torch.equal(runs[0], runs[2])
     assert runs[1] - runs[3] == len(pool)
+    classes = model(pool).argmax(1)
+    for same in (classes.tolist(), classes.numpy(), classes.to(torch.uint8), classes.int()):
+        baseline = kind(pool, 4, seed=2, classes=same)
+        again = ig.explain(model, x, target="predicted", baseline=baseline).baselines
+        assert torch.equal(again, runs[0])
 
 
 @pytest.mark.parametrize(
@@ -571,6 +576,8 @@ def test_a_pool_whose_classes_are_known_is_not_run(kind) -> None:
         (torch.zeros(39, dtype=torch.long), "one whole number for each of the 40"),
         (torch.zeros(40), "one whole number for each of the 40"),
         (torch.zeros(40, dtype=torch.bool), "one whole number for each of the 40"),
+        (torch.zeros(40, dtype=torch.complex64), "one whole number for each of the 40"),
+        ("abc", "one whole number for each of the 40"),
         (torch.full((40,), 5), "from 5 to 5, but the model has 3 outputs"),
     ],
 )

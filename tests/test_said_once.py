@@ -45,9 +45,12 @@ def test_batches_of_a_loader_and_of_a_folder(tmp_path: Path) -> None:
         lambda: ig.explain(model, loader, **SAME),
         lambda: ig.explain_batches(model, list(X.split(2)), out=tmp_path / "out", **SAME),
     ):
-        (told,) = said(run)
+        told, counted = said(run)
         assert "about 2 of 2 examples, first example 0: " in told
-        assert told.endswith("(the first of 3 such warnings of single runs)")
+        assert (
+            counted
+            == "Fitness says nothing about 2 of 2 examples, first example … (3 such warnings of single runs in all)"
+        )
     assert not said(  # what is there is not explained again
         lambda: ig.explain_batches(
             model, list(X.split(2)), out=tmp_path / "out", resume=True, **SAME
@@ -65,13 +68,34 @@ def test_what_was_caught_is_told_when_a_later_batch_fails(tmp_path: Path) -> Non
         with pytest.raises(OSError, match="the disk is gone"):
             ig.explain_batches(tanh_mlp(), batches(), out=tmp_path, **SAME)
 
-    (told,) = said(run)
-    assert "the first of 2 such warnings" in told
-    with warnings.catch_warnings():  # and where warnings are errors, that is still what is raised
-        warnings.simplefilter("error")
-        run_again = tmp_path / "again"
-        with pytest.raises(OSError, match="the disk is gone"):
-            ig.explain_batches(tanh_mlp(), batches(), out=run_again, **SAME)
+    told, counted = said(run)
+    assert "about 2 of 2 examples" in told
+    assert "2 such warnings of single runs in all" in counted
+
+
+def test_what_a_batch_warned_of_is_said_before_the_next_begins(tmp_path: Path) -> None:
+    """Whatever stops the call then, a kill for one, cannot take it back."""
+    told: list[list[str]] = []
+    model = tanh_mlp()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def batches() -> Iterator[torch.Tensor]:
+            for batch in X.split(2):
+                told.append([str(w.message) for w in caught if w.category is FitnessWarning])
+                yield batch
+
+        ig.explain_batches(model, batches(), out=tmp_path, **SAME)
+    assert [len(before) for before in told] == [0, 1, 1]
+    assert "about 2 of 2 examples" in told[1][0]
+
+
+def test_where_warnings_are_errors_the_batch_that_warned_is_kept(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FitnessWarning)
+        with pytest.raises(FitnessWarning):
+            ig.explain_batches(tanh_mlp(), X.split(2), out=tmp_path, **SAME)
+    assert len(ig.load(tmp_path)) == 1
 
 
 def test_a_comparison_of_several_methods() -> None:
@@ -102,12 +126,18 @@ def test_counts_are_those_of_all_runs_however_they_are_nested() -> None:
             with repeated.collected():
                 warnings.warn("of somebody else", UserWarning, stacklevel=1)
                 warnings.warn("of somebody else", UserWarning, stacklevel=1)
+            with repeated.collected():
+                for _ in range(2):
+                    ig.errors.warn("alone no more", FitnessWarning)
+                ig.errors.warn("short again", IncompleteWarning)
     assert [str(warning.message) for warning in caught] == [
         "odd (the first of 12 such warnings of single runs)",
         "short (the first of 12 such warnings of single runs)",
         "alone",
         "of somebody else",
         "of somebody else",
+        "short again",
+        "alone (3 such warnings of single runs in all)",
     ]
 
 

@@ -100,7 +100,7 @@ def explain_batches(
             if not writer.stands(count, inputs):
                 with repeated.collected():
                     attribution = explain(model, x, target=batch_target, method=method, **options)
-                writer.write(count, attribution, inputs)
+                    writer.write(count, attribution, inputs)
             count += 1
     return writer.end(count)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from integrand.bench.problems import Examples, Problem, ProblemOptions, problem
 from integrand.bench.problems.base import _PROBLEMS
 from integrand.cli.app import app
 from integrand.core.formatting import number, percent, signed_percent
-from integrand.errors import MissingExtra
+from integrand.errors import FitnessWarning, MissingExtra
 from integrand.report import suite as pages
 
 RECIPE = """
@@ -120,6 +122,34 @@ def test_numbers() -> None:
     assert signed_percent(-0.126) == "−13 %"
     assert percent(0.5, decimals=0) == "50 %"
     assert telling.table(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |"
+
+
+def test_warnings_of_a_batch_are_said_before_the_next(toys: None, tmp_path: Path) -> None:
+    """A suite runs for hours and may be killed: what its batches warned of is not kept till the end."""
+    text = RECIPE.replace('"greedy_pig(rounds=2, rule=GaussLegendre(2))"', '"weighted([0.0, 0.0], fill=0.0)"')  # fmt: skip
+    told: list[int] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def fitness() -> list[str]:
+            return [str(w.message) for w in caught if w.category is FitnessWarning]
+
+        def tell(line: str) -> None:
+            if "batch" in line:
+                told.append(len(fitness()))
+
+        harness.run(recipe.parsed("toy", text.replace("batch = 4", "batch = 2")), harness.RunOptions(tmp_path), tell)  # fmt: skip
+        first, counted = fitness()
+    assert told == [1, 1, 1, 1]
+    assert first.startswith("Fitness says nothing about ")
+    assert "such warnings of single runs in all)" in counted
+
+
+def test_help_names_the_suites_that_there_are() -> None:
+    folder = Path(recipe.__file__).parent / "suites"
+    output = CliRunner().invoke(app, ["bench", "--help"], env={"COLUMNS": "200"}).output
+    for file in folder.glob("*.toml"):
+        assert re.search(rf"(?<![\w-]){re.escape(file.stem)}(?![\w-])", output), file.stem
 
 
 def test_the_command(toys: None, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -222,14 +222,19 @@ def _rank_classes(
     return pool, classes, ranks
 
 
-def _checked_classes(classes: Tensor, size: int, outputs: int) -> Tensor:
+def _checked_classes(given: Any, size: int, outputs: int) -> Tensor:
     """The classes that were given for a pool of ``size``, on the CPU.
 
     Raises:
         BaselineError: unless there is one for each member, below the number of outputs.
     """
-    classes = classes.detach().cpu()
-    if classes.shape != (size,) or classes.is_floating_point() or classes.dtype == torch.bool:
+    try:
+        classes = torch.as_tensor(given).detach().cpu()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise BaselineError(
+            f"classes= holds one whole number for each of the {size} members of the pool; got {given!r:.60}."
+        ) from error
+    if classes.shape != (size,) or classes.dtype not in _WHOLE:
         raise BaselineError(
             f"classes= holds one whole number for each of the {size} members of the pool; got {describe(classes.shape)} of {classes.dtype}."
         )
@@ -237,7 +242,10 @@ def _checked_classes(classes: Tensor, size: int, outputs: int) -> Tensor:
         raise BaselineError(
             f"classes= names classes from {int(classes.min())} to {int(classes.max())}, but the model has {outputs} outputs."
         )
-    return classes
+    return classes.long()  # of bytes torch would make a mask
+
+
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _pick_lowest(

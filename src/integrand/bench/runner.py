@@ -28,7 +28,7 @@ from ..compare.evaluate import scored
 from ..compare.scores import Scores
 from ..core.files import write_text
 from ..errors import InputError, MissingData, MissingExtra, UnknownName
-from ..integration.wrappers.base import warned_once
+from ..integration.wrappers.base import RepeatedWarnings
 from ..metrics import Metric
 from .claims import ClaimResult, hold
 from .names import method, metric
@@ -143,7 +143,7 @@ def _finished(
     numbers = range(min(limits))
     batches = [numbers[i : i + suite_run.batch] for i in range(0, len(numbers), suite_run.batch)]
     place, parts = request.part
-    with warned_once():
+    with RepeatedWarnings() as repeated:
         for number, batch in enumerate(batches):
             file = folder / f"scores-{number:05d}.parquet"
             if file.exists() or number % parts != place - 1:
@@ -152,8 +152,9 @@ def _finished(
                 tell(f"{suite_run.name}: out of time after {number} of {len(batches)} batches")
                 break
             began = time.monotonic()
-            scores = _judged(suite_run, problem, batch)
-            scores.to_parquet(file)
+            with repeated.collected():
+                scores = _judged(suite_run, problem, batch)
+                scores.to_parquet(file)
             tell(
                 f"{suite_run.name}: batch {number + 1} of {len(batches)}, {time.monotonic() - began:.0f} s"
             )

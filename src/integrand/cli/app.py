@@ -9,18 +9,20 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from ..errors import InputError, IntegrandError
+from ..bench.suite import names as suites
+from ..errors import InputError, IntegrandError, IntegrandWarning
 from ..methods import Published, about, counted_on, known
 from ..methods.hints import formal
 from . import console
@@ -60,7 +62,7 @@ Optimize = Annotated[
 def reported(debug: bool, stopped: str = "Stopped.") -> Iterator[None]:
     """What goes wrong → one line on stderr, and exit status 2; Ctrl-C → 130, SIGTERM → 143."""
     try:
-        with terminable():
+        with terminable(), _warnings_in_lines():
             yield
     except KeyboardInterrupt as stop:
         console.note(stopped)
@@ -70,6 +72,23 @@ def reported(debug: bool, stopped: str = "Stopped.") -> Iterator[None]:
             raise
         console.fail(error)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def _warnings_in_lines() -> Iterator[None]:
+    """The library's warnings are lines on stderr, without the place in the program that led to
+    them; others go where they go."""
+    with warnings.catch_warnings():
+        elsewhere = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, IntegrandWarning):
+                console.warn(message)
+            else:
+                elsewhere(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _version(wanted: bool) -> None:
@@ -581,7 +600,7 @@ def bench(
         str | None,
         typer.Argument(
             metavar="SUITE",
-            help="weighted, ig2, paths, or a recipe: path/to/recipe.toml.",
+            help=f"{', '.join(suites())}, or a recipe: path/to/recipe.toml.",
             show_default="list them",
         ),
     ] = None,

@@ -27,7 +27,8 @@ from ..errors import InputError, ShapeError
 from .shapes import describe
 
 Features = str | int | Tensor
-"""A name, the side of square patches, or a label map (H, W) or (B, H, W)."""
+"""A name, the side of square patches, or a label map: (H, W) or (B, H, W) of pictures, (B, T, 1) of
+rows of tokens, or what else has as many axes as the batch."""
 
 _AUTO = {3: "pixels", 2: "tokens"}  # what a feature is, by how many axes an example has
 
@@ -35,6 +36,8 @@ _AUTO = {3: "pixels", 2: "tokens"}  # what a feature is, by how many axes an exa
 def kind_of(features: Features, x: Tensor) -> str:
     """What features are called: "pixels", "tokens", "patches" …"""
     if isinstance(features, Tensor):
+        if features.ndim == x.ndim == 3:
+            return "tokens"
         return "groups of columns" if x.ndim == 2 else "superpixels"
     if isinstance(features, int):
         return "patches"
@@ -94,11 +97,13 @@ def _label_map(labels: Tensor, x: Tensor) -> Tensor:
     if labels.is_floating_point():
         raise InputError(f"A label map holds whole numbers, not {labels.dtype}.")
     labels = labels.to(x.device).long()
-    per_example = labels.ndim == x.ndim - 1 and labels.shape[0] == len(x) and x.ndim == 4
+    whole = labels.ndim == x.ndim and len(labels) == len(x)
+    flat = labels.ndim == x.ndim - 1 and len(labels) == len(x) and x.ndim == 4
+    per_example = whole or flat
     shape = x.shape if per_example else x.shape[1:]
     # Numbered from 0 without gaps, so that every number between is a feature that can be replaced.
     numbered: Tensor = torch.unique(labels, return_inverse=True)[1]
-    if per_example:
+    if flat:
         numbered = numbered[:, None]
     try:
         return numbered.expand(shape)

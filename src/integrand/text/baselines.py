@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,6 +76,10 @@ class Sampled:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise BaselineError(f"Sampled contexts are 1 or more, not {self.count}.")
+        if isinstance(self.pool, str):
+            raise BaselineError(
+                f"pool is a list of texts that tokens are drawn from, not a text: pool=[{self.pool[:40]!r}]."
+            )
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ def references_of(baseline: BaselineLike, batch: Batch) -> Baseline:
             vectors of another shape.
     """
     if isinstance(baseline, list):
+        if not baseline:
+            raise BaselineError("The list of baselines is empty: give one at least.")
         parts = [references_of(entry, batch) for entry in baseline]
         if all(isinstance(entry, Given) for entry in parts):
             references = [entry.references for entry in parts if isinstance(entry, Given)]
@@ -187,6 +194,11 @@ def _word_vectors(batch: Batch) -> dict[str, Callable[[], Tensor]]:
             raise BaselineError(
                 f"There is no {name} token: the tokenizer has none. Take baseline='mean', or a vector."
             )
+        rows = batch.model.rows
+        if number < 0 or (rows is not None and number >= rows):
+            raise BaselineError(
+                f"The {name} token is {number}, and the embedding table of {batch.model.name} has {rows} rows. Take baseline='mean', or a vector."
+            )
         return batch.model.vectors(torch.tensor([int(number)]))[0]
 
     return {
@@ -229,6 +241,13 @@ def _corrupt(baseline: Corrupt, batch: Batch) -> Given:
         differing = [k for k, (a, b) in enumerate(zip(tokens, ids, strict=True)) if a != b]
         if not differing:
             raise BaselineError(f"The corrupt text of text {number} is the text itself.")
+        moves = batch.moves[number]
+        differing = [k for k in differing if bool(moves[row.real[k]])]
+        if not differing:
+            raise BaselineError(
+                f"The corrupt text of text {number} differs in tokens that are kept in place only, so that there is nothing to explain: keep "
+                "fewer (keep=), or corrupt others."
+            )
         if len(differing) == 1:
             warn(
                 f"The corrupt text differs from text {number} in one token, {text.tokens[differing[0]]!r}, which gets the whole change by "
@@ -243,13 +262,11 @@ def _corrupt(baseline: Corrupt, batch: Batch) -> Given:
 def _other_ids(baseline: Corrupt, batch: Batch) -> list[list[int]]:
     given = baseline.text
     count = len(batch.texts)
-    if isinstance(given, Tensor):
+    if isinstance(given, Tensor | np.ndarray):
         given = given.tolist()
-    numbers = isinstance(given, list | tuple) and given and isinstance(given[0], int)
-    nested = isinstance(given, list) and given and isinstance(given[0], list | tuple)
-    if numbers:
+    if _are_ids(given):
         others: list[list[int]] = [list(given)]
-    elif nested and isinstance(given[0][0], int):
+    elif isinstance(given, list) and given and all(map(_are_ids, given)):
         others = [list(ids) for ids in given]
     else:
         if batch.tokenizer is None:
@@ -263,6 +280,14 @@ def _other_ids(baseline: Corrupt, batch: Batch) -> list[list[int]]:
             f"There are {len(others)} corrupt texts for {count} texts: give one for each."
         )
     return others
+
+
+def _are_ids(given: object) -> bool:
+    return (
+        isinstance(given, list | tuple)
+        and bool(given)
+        and all(isinstance(token, int) and not isinstance(token, bool) for token in given)
+    )
 
 
 def _sampled(baseline: Sampled, batch: Batch) -> Given:

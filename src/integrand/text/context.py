@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import TargetError
+from ..errors import InputError, TargetError
 from ..model.autograd import gradients
 from ..model.borrowed import borrowed
 from .batch_questions import Questions, ask, passes
@@ -128,7 +128,7 @@ def without_sources(
         (S,) one for each source, to hold beside the scores of ``granularity="source"``.
 
     Raises:
-        InputError: for a source that is not in the prompt.
+        InputError: for a source that is not in the prompt, and for a prompt that is no str.
 
     Cost:
         S + 1 forward passes, and what writing the answer takes.
@@ -137,6 +137,10 @@ def without_sources(
         Cohen-Wang, Shah, Georgiev, Madry, "ContextCite", NeurIPS 2024 (arXiv 2409.00729), who fit a
         surrogate to many such removals.
     """
+    if not isinstance(prompt, str):
+        raise InputError(
+            f"The prompt that sources are taken out of is a str, not a {type(prompt).__name__}: write a chat as the text that its template makes."
+        )
     asker = _asker(model, tokenizer, max_new_tokens, embeddings)
     text = with_sources(encode(asker.tokenizer, prompt, asker.model), sources)
     answer = Continuation(asker.tokens(target, text))

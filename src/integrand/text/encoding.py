@@ -106,6 +106,8 @@ def encode(
 
 
 def _tokenised(tokenizer: Tokenizer, *texts: str, **options: Any) -> Any:
+    for text in texts:
+        check_characters(text)
     try:
         return tokenizer(*texts, return_offsets_mapping=True, return_token_type_ids=True, **options)
     except NotImplementedError as error:
@@ -121,6 +123,15 @@ def _check_text(text: object, *, space: bool = False) -> None:
         raise InputError(_no_text(text))
     if not (text if space else text.strip()):
         raise InputError("The text is empty: there is no token to explain.")
+    check_characters(text)
+
+
+def check_characters(text: str) -> None:
+    """Check that tokenizers can read all characters of a text.
+
+    Raises:
+        InputError: for halves of characters.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -263,15 +274,12 @@ def _chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
     contents = [_content(message) for message in messages]
     if not contents:
         raise InputError("The chat is empty: there is no token to explain.")
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
-    except ValueError as error:
-        raise InputError(
-            f"The tokenizer makes no text of these messages: {error} Give the prompt as a str."
-        ) from error
-    pieces = tuple(_placed(messages, contents, text))
+    text = _rendered(tokenizer, messages)
+    marks = [f"\ue000{number}\ue001" for number in range(len(contents))]
+    marked = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+    pieces = _between_marks(messages, contents, text, marks, _rendered(tokenizer, marked))
+    if pieces is None:  # a template that looks at what is said
+        pieces = tuple(_placed(messages, contents, text))
     output = _tokenised(tokenizer, text, add_special_tokens=False)
     encoded = _encoded(tokenizer, text, output)
     written = [
@@ -282,6 +290,22 @@ def _chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encoded:
     return replace(encoded, template=template, messages=pieces, rendered=True)
 
 
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        )
+    except (
+        Exception
+    ) as error:  # a template is a program of its author's, which raises what it likes
+        said = str(error).strip().rstrip(".")
+        raise InputError(
+            f"The tokenizer makes no text of these messages: {said}. Give the prompt as a str."
+        ) from error
+
+
 def _content(message: object) -> str:
     content = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(content, str) or not isinstance(message, Mapping) or "role" not in message:
@@ -289,6 +313,44 @@ def _content(message: object) -> str:
             f"A message of a chat is a dict with a 'role' and a 'content' that is a text; got {message!r:.80}."
         )
     return content
+
+
+def _between_marks(
+    messages: Sequence[Message],
+    contents: Sequence[str],
+    text: str,
+    marks: Sequence[str],
+    marked: str,
+) -> tuple[Piece, ...] | None:
+    """Where the messages stand in a rendered chat, by what the template writes around marks in
+    their place; None where that is not what it writes around them. A message that says "user" is
+    told from the template's own word so."""
+    around = []
+    rest = marked
+    for mark in marks:
+        before, found, rest = rest.partition(mark)
+        if not found:
+            return None
+        around.append(before)
+    around.append(rest)
+    if not text.startswith(around[0]):
+        return None
+    pieces, place = [], len(around[0])
+    for message, content, behind in zip(messages, contents, around[1:], strict=True):
+        said = next(
+            (
+                written
+                for written in (content, content.strip())
+                if text.startswith(written + behind, place)
+            ),
+            None,
+        )
+        if said is None:
+            return None
+        start = place + len(said) - len(said.lstrip())
+        pieces.append(Piece(str(message["role"]), start, max(start, place + len(said.rstrip()))))
+        place += len(said) + len(behind)
+    return tuple(pieces) if place == len(text) else None
 
 
 def _placed(messages: Sequence[Message], contents: Sequence[str], text: str) -> list[Piece]:
@@ -313,9 +375,13 @@ def with_sources(encoded: Encoded, sources: Sequence[str]) -> Encoded:
     Raises:
         InputError: for a piece that the text does not hold behind those before it.
     """
+    if isinstance(sources, str) or not isinstance(sources, Iterable):
+        raise InputError(f"sources= is a list of pieces of the prompt, not {sources!r:.60}.")
     pieces: list[Piece] = []
     behind = 0
     for number, source in enumerate(sources):
+        if not isinstance(source, str):
+            raise InputError(f"Source {number + 1} is a piece of the prompt, not {source!r:.60}.")
         wanted = source.strip()
         start = encoded.text.find(wanted, behind) if wanted else -1
         if start < 0:
@@ -470,6 +536,7 @@ def token_id(tokenizer: Tokenizer, token: str | SupportsIndex, vocabulary: int |
         return token
     if tokenizer is None:
         raise InputError(f"Without a tokenizer the token {token!r} has no id: give its id.")
+    check_characters(token)
     ids = tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) == 1:
         return int(ids[0])

@@ -11,7 +11,7 @@ begin where they end, so that they get exactly nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,8 @@ def explain(
             "unk", ``Corrupt(text)``, ``Sampled(count)``, vectors (D), (T, D) or (B, T, D); a list
             is several.
         keep: which tokens stay as they are: "special", "template" (of a chat) and "first" (where
-            attention rests), joined by "+"; positions; a mask (T) or (B, T); None for none.
+            attention rests), joined by "+"; positions; a mask (T) or (B, T), or a list of one
+            for each text; None for none.
         granularity: what scores are of: "token", "word", "sentence", "message" or "source"; sums,
             so that they still add up. ``result.by("word")`` changes it.
         sources: pieces of the prompt, in its order; for several texts a list for each.
@@ -265,7 +266,8 @@ def explain_ids(
         tokenizer: names the tokens; optional.
         method: as in ``explain``.
         baseline: as in ``explain``; "zero" unless given.
-        keep: as in ``explain``; None keeps nothing. "special" needs the tokenizer.
+        keep: as in ``explain``; None keeps nothing. "special" needs the tokenizer. A mask (B, T)
+            lies as the ids do.
         per_token: as in ``explain``.
         tol: as in ``explain``.
         seed: as in ``explain``.
@@ -303,7 +305,7 @@ def explain_ids(
         kinds = () if types is None else tuple(types[number].tolist())
         rows.append(Row(tuple(slots), real, kinds))
     encoded = [encoded_ids(row.tokens, _types_of(row), words, language) for row in rows]
-    job = TextJob(language, asker, encoded, rows, keep, checkpoint)
+    job = TextJob(language, asker, encoded, rows, _keep_of_tokens(keep, rows), checkpoint)
     options = {"tol": tol, "seed": seed, "batch_size": batch_size, "progress": progress, **options}
     prepared = job.prepared(target, method, baseline, per_token=per_token, **options)
     _tell(preflight, job, prepared)
@@ -318,15 +320,16 @@ def _with_all_sources(
 ) -> list[Encoded]:
     if sources is None:
         return encoded
-    lists = [sources] if all(isinstance(source, str) for source in sources) else list(sources)
+    if isinstance(sources, str) or not isinstance(sources, Iterable):
+        raise InputError(f"sources= is a list of pieces of the prompt, not {sources!r:.60}.")
+    several = list(sources)
+    shared = not any(isinstance(entry, list | tuple) for entry in several)
+    lists: list[Any] = [several] if shared else several
     if len(lists) != len(encoded):
         raise InputError(
             f"There are sources for {len(lists)} texts, and {len(encoded)} texts: give a list of pieces for each."
         )
-    return [
-        with_sources(text, [str(source) for source in pieces])
-        for text, pieces in zip(encoded, lists, strict=True)
-    ]
+    return [with_sources(text, pieces) for text, pieces in zip(encoded, lists, strict=True)]
 
 
 def _ids(input_ids: object) -> Tensor:
@@ -346,10 +349,25 @@ def _ids(input_ids: object) -> Tensor:
     return ids.detach().long().cpu()
 
 
+def _keep_of_tokens(keep: Keep, rows: Sequence[Row]) -> Keep:
+    """A mask in the slots of rows, as one of the tokens of each row."""
+    mask = keep if isinstance(keep, Tensor) else None
+    if mask is None or mask.dtype != torch.bool or mask.shape != (len(rows), len(rows[0].ids)):
+        return keep
+    return [mask[number, list(row.real)] for number, row in enumerate(rows)]
+
+
 def _as_shape(entries: object, ids: Tensor, name: str) -> Tensor | None:
     if entries is None:
         return None
-    tensor = torch.as_tensor(entries).detach().cpu()
+    try:
+        tensor = torch.as_tensor(entries).detach().cpu()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{name} holds a whole number for each id, in rows of one length."
+        ) from error
+    if bool((tensor != tensor.long()).any()):
+        raise InputError(f"{name} holds whole numbers, not {tensor.dtype} with fractions.")
     tensor = tensor[None] if tensor.ndim == 1 else tensor
     if tensor.shape != ids.shape:
         raise ShapeError(

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from ..baselines import Baseline, Given
+from ..core.declared import with_fields
 from ..core.random import reseeded
 from ..core.shapes import norm
 from ..errors import (
@@ -35,11 +37,14 @@ from ..explain import make_task, resolve_method
 from ..explain_targets import explain_targets
 from ..fields import Linear
 from ..fields.views import CallCount
+from ..integration.assemble import core
 from ..integration.attribution import Attribution, Explainer, ExplainerLike, as_explainer
 from ..integration.cost import Cost
-from ..integration.wrappers.base import warned_once
+from ..integration.method import Method
+from ..integration.wrappers.base import warned_once, with_core
 from ..methods import about
 from ..model.turns import turn
+from ..paths import Straight
 from ..rules import GaussLegendre
 from .baselines import BaselineLike, Batch, references_of
 from .batch_questions import Questions, ask, passes
@@ -47,7 +52,7 @@ from .cost import CostEstimate
 from .encoding import Encoded
 from .forward import OutputReader
 from .keeping import Keep, kept_tokens
-from .layout import Row, padded_rows
+from .layout import Row, padded_rows, token_labels
 from .memory import Checkpoint, LongestText, rows_of_call, uses_checkpoints
 from .models import CAUSAL, LanguageModel
 from .packing import Pack, joined, packs_of
@@ -263,7 +268,7 @@ class TextJob:
         if not bool(moves.all()):
             arranged = [{**entries, "moves": moves, "vectors": vectors} for entries in arranged]
         reader = OutputReader(self.model, questions.score)
-        options = {**prepared.options, "method": prepared.method, "extra": {"passes": arranged}}
+        options = {**self._counting_tokens(prepared, rows), "extra": {"passes": arranged}}
         with (
             self.model.padding(pad),
             _repeatable(self.model),
@@ -273,6 +278,20 @@ class TextJob:
             if prepared.per_token:
                 return explain_targets(reader, vectors, targets=questions.columns(), **options)
             return [explain_inputs(reader, vectors, target=questions.target, **options)]
+
+    def _counting_tokens(self, prepared: Prepared, rows: Sequence[Row]) -> dict[str, Any]:
+        """The method with its options; fitness, where it is asked, counts tokens and no padding."""
+        method, options = prepared.method, prepared.options
+        labels = token_labels(rows)
+        if labels is None:
+            return {**options, "method": method}
+        explainer = self._explainer(prepared)
+        counting = with_core(explainer, partial(_of_tokens, labels=labels))
+        if core(counting) is core(explainer):
+            return {**options, "method": method}
+        if isinstance(method, str):
+            return {**options, "method": method, "features": labels}
+        return {**options, "method": with_core(method, partial(_of_tokens, labels=labels))}
 
     def _packs(self, prepared: Prepared) -> list[Pack] | None:
         """Texts of like length together; None where little is gained, and where something may be
@@ -285,11 +304,21 @@ class TextJob:
         ):
             return None
         widths = [row.real[-1] + 1 - row.real[0] for row in self.rows]
-        orders = packs_of(widths)
+        # Where points are drawn, searched or switched, padding would take part: only what stands on
+        # straight lines is the same with slots that do not move.
+        explainer = self._explainer(prepared)
+        # What a feature is asks fitness, which counts tokens, or what switches slots.
+        switches = "features" in about(str(prepared.method)).options
+        straight = (
+            isinstance(explainer, Method)
+            and type(explainer.path) is Straight
+            and not (switches and explainer.weighting.features is None)
+        )
+        orders = packs_of(widths, padded=straight)
         if len(orders) == 1 and max(widths) == len(self.rows[0].ids):
             return None
         # How many references a tolerance takes may be another number for each pack.
-        if self._explainer(prepared).samples:
+        if explainer.samples:
             return None
         left = self.model.kind == CAUSAL
         return [Pack.of(self.rows, order, self.padding, left=left) for order in orders]
@@ -448,6 +477,17 @@ def for_method(
         if isinstance(count, int) and not isinstance(count, bool):
             wanted["neighbours"] = neighbours_of(model, asker.tokenizer, count)
     return wanted
+
+
+def _of_tokens(inner: Any, labels: Tensor) -> Any:
+    """A method whose fitness counts the tokens of each text, by the ``labels`` of its slots, and no
+    padding; the method itself where there is no fitness, or somebody said what a feature is."""
+    if not isinstance(inner, Method):
+        return inner
+    features = inner.weighting.features
+    if not isinstance(features, str) or features != "auto":
+        return inner
+    return with_fields(inner, weighting=with_fields(inner.weighting, features=labels))
 
 
 @contextmanager

@@ -7,7 +7,9 @@ the integral takes many times the nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +18,14 @@ from ..errors import InputError, UnknownName
 from .batch_questions import Questions
 from .encoding import Encoded
 
-Keep = str | Tensor | Sequence[int] | None
-"""Which tokens stay as they are: words joined by "+", positions, or a mask."""
+Keep = str | Tensor | Sequence[int] | Sequence[Tensor] | None
+"""Which tokens stay as they are: words joined by "+", positions, a mask, or a list of positions or a
+mask for each text."""
 
 KEEP = ("special", "template", "first", "none")
+_ROWS = (list, tuple, Tensor, np.ndarray)
+_EACH = -1  # in place of how many texts there are: what is given is of one of them
+_NO_KEEP = "keep is words joined by '+', such as 'special+first', positions counted from 0, or a mask, not {!r:.60}."
 
 
 def kept_tokens(
@@ -59,7 +65,20 @@ def _kept(text: Encoded, keep: Keep, number: int, batch: int) -> list[bool]:
         return [False] * len(text)
     if isinstance(keep, str):
         return _by_words(text, keep)
-    keep_tensor = torch.as_tensor(keep)
+    several = isinstance(keep, list | tuple) and any(isinstance(entry, _ROWS) for entry in keep)
+    if several and batch != _EACH:
+        if len(keep) != batch:
+            raise InputError(
+                f"There are {len(keep)} lists of tokens to keep for {batch} texts: give one for each."
+            )
+        of_text: Any = keep[number]
+        return _kept(text, of_text, number, _EACH)
+    try:
+        keep_tensor = torch.as_tensor(keep)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(_NO_KEEP.format(keep)) from error
+    if keep_tensor.numel() and (keep_tensor.is_floating_point() or keep_tensor.is_complex()):
+        raise InputError(_NO_KEEP.format(keep))
     if keep_tensor.dtype == torch.bool:
         return _by_mask(text, keep_tensor, number, batch)
     positions = [int(place) for place in keep_tensor.flatten().tolist()]

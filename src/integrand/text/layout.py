@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .models import LanguageModel
 
@@ -56,6 +57,17 @@ def padded_rows(
         filled = (*[0] * before, *kinds, *[0] * behind) if kinds else ()
         rows.append(Row(slots, tuple(range(before, before + len(tokens))), filled))
     return rows
+
+
+def token_labels(rows: Sequence[Row]) -> Tensor | None:
+    """The token (B, T, 1) that each slot belongs to, numbered from 0 in each row; padding, which
+    is no feature, goes with the first. None where there is no padding."""
+    if all(len(row.real) == len(row.ids) for row in rows):
+        return None
+    labels = torch.zeros(len(rows), len(rows[0].ids), 1, dtype=torch.long)
+    for number, row in enumerate(rows):
+        labels[number, list(row.real), 0] = torch.arange(len(row.real))
+    return labels
 
 
 def sequences(

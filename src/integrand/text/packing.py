@@ -25,18 +25,20 @@ _WASTED = 0.1
 """What part of a pack's slots may be padding."""
 
 
-def packs_of(lengths: Sequence[int]) -> list[list[int]]:
+def packs_of(lengths: Sequence[int], *, padded: bool = True) -> list[list[int]]:
     """Numbers of texts in packs of like length, the shortest first.
 
     Args:
         lengths: tokens of each text.
+        padded: whether a pack may hold padding.
     """
+    full = 1 - _WASTED if padded else 1.0
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     packs: list[list[int]] = []
     tokens = 0
     for number in order:
         longest = lengths[number]
-        if packs and tokens + longest >= (1 - _WASTED) * longest * (len(packs[-1]) + 1):
+        if packs and tokens + longest >= full * longest * (len(packs[-1]) + 1):
             packs[-1].append(number)
             tokens += longest
         else:
@@ -126,6 +128,9 @@ class Pack:
 def joined(parts: Sequence[Attribution], packs: Sequence[Pack], method: Explainer) -> Attribution:
     """Attributions of packs, laid back, as one of all rows in their order; ``method`` is what
     explained them, started from the references of all."""
-    same = [dataclasses.replace(part, method=method) for part in parts]
+    # What fitness counts says among how many tokens: of all rows, among those of the longest.
+    widest = max(range(len(packs)), key=lambda number: packs[number].slots.shape[1])
+    criterion = parts[widest].criterion
+    same = [dataclasses.replace(part, method=method, criterion=criterion) for part in parts]
     back = torch.tensor([number for pack in packs for number in pack.order]).argsort()
     return concat(same)[back]

@@ -23,7 +23,7 @@ from ..errors import InputError, TargetError, UnknownName
 from ..model.autograd import gradients
 from ..model.borrowed import borrowed
 from ..targets import Target, output_tensor
-from .encoding import Encoded, continuation, token_id
+from .encoding import Encoded, check_characters, continuation, token_id
 from .models import CAUSAL, CLASSIFIER, MASKED, OTHER, SEQ2SEQ, TAGGER, LanguageModel
 from .targets import Continuation, MaskedToken, NextToken, Span, TokenLabel, Tokens
 
@@ -193,6 +193,11 @@ class Asker:
                     f"The configuration of {self.model.name} does not say what its decoder begins with: set decoder_start_token_id."
                 )
             read, first = (int(start), *read), len(lead)
+            longest = self.model.longest
+            if longest is not None and len(read) > longest:
+                raise InputError(
+                    f"The target has {len(lead) + len(tokens)} tokens, and the decoder of {self.model.name} reads {longest} at most: shorten it."
+                )
         else:
             first = len(text) - 1 + len(lead)
             longest = self.model.longest
@@ -233,6 +238,7 @@ class Asker:
         if self.tokenizer is None:
             raise TargetError(f"Without a tokenizer {words!r} has no tokens: give their ids.")
         if self.model.kind == SEQ2SEQ:
+            check_characters(words)
             ids = self.tokenizer(text_target=words, add_special_tokens=False)["input_ids"]
             tokens = tuple(int(token) for token in ids)
         else:
@@ -272,19 +278,25 @@ class Asker:
             raise TargetError("The model writes nothing here: give a target.")
         return tokens
 
-    def _ends(self) -> set[int]:
+    def _ends(self) -> set[int | None]:
         ends = self.model.setting("eos_token_id")
         listed = ends if isinstance(ends, list | tuple) else [ends]
-        return {int(end) for end in listed if end is not None} | {self.pad}
+        return {int(end) for end in listed if end is not None} | {self._known_pad}
 
     @property
     def pad(self) -> int:
         """The id that padding has."""
+        return 0 if self._known_pad is None else self._known_pad
+
+    @property
+    def _known_pad(self) -> int | None:
+        """The id that model or tokenizer says padding has; None where there is none, and 0 may be a
+        word."""
         for where in (self.model.config, self.tokenizer):
             pad = getattr(where, "pad_token_id", None)
             if isinstance(pad, int) and 0 <= pad < (self.model.rows or pad + 1):
                 return pad
-        return 0
+        return None
 
     # --- at a token -----------------------------------------------------------------------------------------------
 
@@ -356,6 +368,10 @@ class Asker:
 
     def _words(self, score: str, tokens: Sequence[int], against: Sequence[int]) -> str:
         words = repr(self.written_as(tokens))
+        if tuple(tokens) == tuple(against):
+            raise TargetError(
+                f"{words} is held against itself, which is 0 whatever the text says: give against= another."
+            )
         if against:
             return f"log-odds of {words} against {self.written_as(against)!r}"
         return f"{score} of {words}"

@@ -5,7 +5,8 @@ These are questions as people ask them; ``questions`` finds in a text and a mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
 
 from ..core.options import check_choice
 from ..core.values import part
@@ -76,10 +77,30 @@ class Continuation:
     def __post_init__(self) -> None:
         for name in ("text", "against"):
             words = getattr(self, name)
-            if isinstance(words, int) and not isinstance(words, bool):
-                object.__setattr__(self, name, (words,))
-            elif words is not None and not len(words):
+            if isinstance(words, str) or words is None:
+                tokens: Any = words
+            else:
+                tokens = _ids(words)
+                object.__setattr__(self, name, tokens)
+            if tokens is not None and not len(tokens):
                 raise TargetError("A continuation has one token at least.")
+
+
+def _ids(tokens: object) -> tuple[int, ...]:
+    """Token ids, by themselves or in a row, as whole numbers."""
+    entries: list[Any] = list(tokens) if isinstance(tokens, Iterable) else [tokens]
+    if isinstance(tokens, bytes) or not all(
+        isinstance(token, SupportsIndex) and not isinstance(token, bool) for token in entries
+    ):
+        raise TargetError(
+            f"A continuation is words, or whole numbers of tokens, not {tokens!r:.60}."
+        )
+    try:
+        return tuple(int(token.__index__()) for token in entries)
+    except TypeError as error:  # tensors of fractions
+        raise TargetError(
+            f"A continuation is words, or whole numbers of tokens, not {tokens!r:.60}."
+        ) from error
 
 
 @part

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -163,13 +164,13 @@ def same_start(begin: Tensor, references: Tensor) -> bool:
 
 
 class RepeatedWarnings:
-    """Warnings of runs of one kind, one after the other: each category is given once, with its
-    count, at the end.
+    """Warnings of runs of one kind, one after the other: the first of each category is given at
+    the end of its run, and how many there were, once, at the end of all.
 
     with RepeatedWarnings() as repeated:
         for …:
             with repeated.collected():
-                …                           one run
+                …                           one run, and what keeps its result
     """
 
     _under_way: ClassVar[int] = 0
@@ -177,20 +178,27 @@ class RepeatedWarnings:
 
     def __init__(self) -> None:
         self._caught: list[warnings.WarningMessage] = []
+        self._told: dict[type[IntegrandWarning], str] = {}
+        """The first of each category."""
+        self._times: Counter[type[Warning]] = Counter()
+        self._told_times: Counter[type[Warning]] = Counter()
+        """How many there were, and how many of these the reader has been told of."""
 
     def __enter__(self) -> RepeatedWarnings:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
-            self.tell()
+            self._tell()
+            self._tell_counts()
         else:  # which is what is raised, even where warnings are errors
-            with suppress(Warning):
-                self.tell()
+            for tell in (self._tell, self._tell_counts):
+                with suppress(Warning):
+                    tell()
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Of one run, warnings are kept until they are told."""
+        """Of one run, warnings are kept until its end."""
         # Filters are those of the whole process: two threads that change them at once would leave
         # them changed.
         with turn():
@@ -204,22 +212,24 @@ class RepeatedWarnings:
                     yield
                 finally:
                     self._caught += caught
+        self._tell()  # before the next run, which may be the one that somebody stops
 
     @staticmethod
     def _end() -> None:
         RepeatedWarnings._under_way -= 1
 
-    def tell(self) -> None:
-        """Give the first of each category."""
+    def _tell(self) -> None:
+        """Give what was caught since, of each category the first there is."""
         caught, self._caught = self._caught, []
         times = Counter(warning.category for warning in caught)
-        reported: set[type[Warning]] = set()
+        self._times += times
         for warning in caught:
             category = warning.category
             if not issubclass(category, IntegrandWarning):
                 warnings.warn_explicit(warning.message, category, warning.filename, warning.lineno)
-            elif category not in reported:
-                reported.add(category)
+            elif category not in self._told:
+                self._told[category] = str(warning.message)
+                self._told_times[category] = times[category]
                 again = (
                     f" (the first of {times[category]} such warnings of single runs)"
                     if times[category] > 1
@@ -227,10 +237,23 @@ class RepeatedWarnings:
                 )
                 warn(f"{warning.message}{again}", category)
 
+    def _tell_counts(self) -> None:
+        """Say how many there were where that is more than was told with the first, which is
+        recalled by its first words."""
+        for category, first in self._told.items():
+            if self._times[category] > self._told_times[category]:
+                self._told_times[category] = self._times[category]
+                recalled = textwrap.shorten(first, 60, placeholder=" …")
+                warn(
+                    f"{recalled} ({self._times[category]} such warnings of single runs in all)",
+                    category,
+                )
+
 
 @contextmanager
 def warned_once() -> Iterator[None]:
-    """Collect warnings of repeated runs and re-issue each once, with its count."""
+    """Collect warnings of repeated runs inside one call, whose result is not kept before all are
+    there, and re-issue each once, with its count."""
     with RepeatedWarnings() as repeated, repeated.collected():
         yield
 
