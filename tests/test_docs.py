@@ -13,12 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import integrand as ig
 from integrand.bench import names as vocabulary
 from integrand.bench import suite as recipe
+from integrand.compare.scores import Scores
+from integrand.core.formatting import number, percent
 from integrand.methods import registry
 from scripts import docs
 
@@ -89,8 +92,8 @@ def test_snippets_of_a_page_run_as_they_are_pasted(
     page = (ROOT / "docs" / "usage" / f"{name}.md").read_text()
     session: dict[str, Any] = {"__name__": "pasted"}
     monkeypatch.setitem(sys.modules, "pasted", ModuleType("pasted"))
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.S)):
-        exec(compile(block, f"{name}.md, snippet {number}", "exec"), session)
+    for place, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.S)):
+        exec(compile(block, f"{name}.md, snippet {place}", "exec"), session)
 
 
 def test_the_extending_page_names_what_there_is() -> None:
@@ -330,6 +333,38 @@ def test_numbers_in_prose_are_those_of_the_results(tmp_path: Path) -> None:
     for wrong in ("s/r/m/c/mean", "s/r/m/a>c/share"):
         with pytest.raises(KeyError):
             docs.numbered(f"<!--= {wrong} -->?<!--/-->", tmp_path)
+
+
+def test_numbers_of_rivals_are_those_of_the_table_beside_them() -> None:
+    """Means and paired differences on the page, from the scores themselves."""
+    results = ROOT / "docs" / "results"
+    scores = Scores.from_parquet(results / "truth" / "lite0" / "rivals.parquet")
+    of = dict(zip(scores.methods, scores.of("DiffID, grey, signed"), strict=True))
+    ours, theirs = of["IG2 as published"], of["EG"]
+    said = {
+        what: docs.found_number(f"truth/lite0/rivals/{what}", results)
+        for what in (
+            "examples",
+            "DiffID, grey, signed/EG/mean",
+            "DiffID, grey, signed/EG/gradients",
+            "DiffID, grey, signed/IG2 as published>EG/difference",
+            "DiffID, grey, signed/IG2 as published>EG/wins",
+        )
+    }
+    assert list(said.values()) == [
+        str(len(ours)),
+        number(theirs.mean()),
+        "48",
+        number((ours - theirs).mean(), signed=True),
+        percent(np.mean((ours > theirs) + (ours == theirs) / 2), decimals=0),
+    ]
+    interval = docs.found_number(
+        "truth/lite0/rivals/DiffID, grey, signed/IG2 as published>EG/difference interval", results
+    )
+    low, high = (float(end.replace("−", "-")) for end in interval.split(" to "))
+    half = 1.984 * (ours - theirs).std(ddof=1) / len(ours) ** 0.5  # Student's, near the studentised
+    assert low == pytest.approx((ours - theirs).mean() - half, abs=0.01)
+    assert high == pytest.approx((ours - theirs).mean() + half, abs=0.01)
 
 
 SCRIPT = '''"""What is a wave?

@@ -22,7 +22,7 @@ from integrand.bench.power import detectable, detectable_of, needed, spread
 from integrand.bench.results import table
 from integrand.bench.suite import Claim, suite
 from integrand.compare.scores import Scores
-from integrand.compare.statistics import holm, paired, summaries
+from integrand.compare.statistics import holm, paired, summaries, verdict
 from integrand.core.formatting import count, json_ready, number, percent, signed_percent
 
 from . import best, choose, rivals
@@ -45,6 +45,9 @@ SHOWN = ("1/D, other fills", "areas, other fills")
 
 PUBLISHED_SIZE = 0.36
 """The improvement of Weighted Gradients over Expected Gradients that the paper reports ("up to")."""
+
+MAP_COSTS = ("gradients", "rows", "seconds", "gap")
+"""What a map took, by their medians; NaN where a method has no gap."""
 
 Report = dict[str, Any]
 
@@ -93,7 +96,7 @@ def whole(out: Path, name: str) -> Report | None:
 
 def rivals_of(out: Path, name: str) -> Report | None:
     """What the suite ``ig2`` claims, by every metric of the study; ``corrected`` is Holm's over the metrics of one claim
-    against one rival. Means and costs of every method beside it."""
+    against one rival. Means, costs and the best of all methods, as ``ig.compare`` tells it, beside it."""
     scores = gathered(out / name / "rivals.parquet")
     if scores is None or len(scores) < 5:
         return None
@@ -118,15 +121,15 @@ def rivals_of(out: Path, name: str) -> Report | None:
         "examples": len(scores),
         "hours": sum(scores.about[e]["seconds"] for e in scores.examples) / 3600,
         "controls": list(scores.controls),
-        "means": {
-            metric: dict(zip(scores.methods, _known(np.nanmean, scores.of(metric)), strict=True))
-            for metric in METRICS
-        },
+        "summaries": [vars(row) for row in summaries(scores.select(metrics=tuple(METRICS)))],
+        "verdicts": {metric: asdict(verdict(scores, metric)) for metric in METRICS},
         "costs": {
-            cost: dict(
-                zip(scores.methods, _known(np.nanmedian, getattr(scores, cost)), strict=True)
+            method: dict(zip(MAP_COSTS, _known(np.nanmedian, medians), strict=True))
+            for method, medians in zip(
+                scores.methods,
+                np.stack([getattr(scores, cost) for cost in MAP_COSTS], 1),
+                strict=True,
             )
-            for cost in ("gradients", "rows", "seconds", "gap")
         },
         "claims": claims,
     }
@@ -417,7 +420,7 @@ def _whole(runs: Report) -> str:
     head = ["run", "judged by", "means", "better by (95 %)", "better on", "could show"]
     rows = [
         [
-            f"{metric} {'↑' if METRICS[metric] else '↓'}",
+            _arrowed(metric),
             *(_sure(claim) for claim in claims if claim["metric"] == metric),
         ]
         for metric in METRICS
@@ -516,7 +519,7 @@ def _against_eg(run: Report, claims: Sequence[Report], directions: Sequence[str]
     head = ["judged by", "EG", *methods]
     rows = []
     for metric in metrics:
-        cells = [f"{metric} {'↑' if METRICS[metric] else '↓'}", number(means["EG", metric])]
+        cells = [_arrowed(metric), number(means["EG", metric])]
         for method in methods:
             claim = by.get((method, metric))
             cells.append("–" if claim is None else _cell(claim, method, metric))
@@ -603,7 +606,7 @@ def _rivals(runs: Report) -> list[str]:
         head = ["judged by", *(f"{method} against {than}" for method, than in pairs)]
         rows = [
             [
-                f"{metric} {'↑' if METRICS[metric] else '↓'}",
+                _arrowed(metric),
                 *(
                     (_sure_difference if metric.startswith("DiffID") else _sure)(claim)
                     for claim in run["claims"]
@@ -619,27 +622,39 @@ def _rivals(runs: Report) -> list[str]:
             table(head, rows),
             "Means, and what a map takes (medians; wall seconds of one thread on a shared machine). Best of a row in **bold**, controls in *italics*:",
             _means(run),
+            "What `ig.compare` says of them (sign-flip tests of the best mean against every other, corrected for how many these are):",
+            "\n".join(f"* {_arrowed(q)}: {run['verdicts'][q]['words']}" for q in METRICS),
         ]
     return blocks
 
 
 def _means(run: Report) -> str:
-    methods = list(run["costs"]["gradients"])
+    methods = list(run["costs"])
     head = ["", *(f"*{m}*" if m in run["controls"] else m for m in methods)]
     rows = []
-    for cost, values in run["costs"].items():
+    for cost in MAP_COSTS:
         write = percent if cost == "gap" else number if cost == "seconds" else count
-        rows.append([cost, *("–" if values[m] is None else write(values[m]) for m in methods)])
-    for metric, values in run["means"].items():
-        known = [value for value in values.values() if value is not None]
-        best_mean = (max if METRICS[metric] else min)(known, default=None)
-        cells = ["–" if values[m] is None else number(values[m]) for m in methods]
+        medians = [run["costs"][m][cost] for m in methods]
+        rows.append([cost, *("–" if _missing(v) else write(v) for v in medians)])
+    for metric, higher in METRICS.items():
+        of = {row["method"]: row["mean"] for row in run["summaries"] if row["metric"] == metric}
+        known = [value for value in of.values() if not _missing(value)]
+        best_mean = (max if higher else min)(known, default=None)
+        cells = ["–" if _missing(of[m]) else number(of[m]) for m in methods]
         cells = [
-            f"**{cell}**" if best_mean is not None and values[m] == best_mean else cell
+            f"**{cell}**" if best_mean is not None and of[m] == best_mean else cell
             for m, cell in zip(methods, cells, strict=True)
         ]
-        rows.append([f"{metric} {'↑' if METRICS[metric] else '↓'}", *cells])
+        rows.append([_arrowed(metric), *cells])
     return table(head, rows)
+
+
+def _arrowed(metric: str) -> str:
+    return f"{metric} {'↑' if METRICS[metric] else '↓'}"
+
+
+def _missing(value: float | None) -> bool:
+    return value is None or np.isnan(value)
 
 
 def _ig2(found: Report) -> list[str]:

@@ -16,6 +16,7 @@ from benchmarks.weighing.study import CONTROL, METRICS, Setting
 from integrand.bench.claims import hold
 from integrand.bench.suite import Claim
 from integrand.compare.scores import COSTS, Scores
+from integrand.compare.statistics import verdict
 from integrand.core.formatting import number, signed_percent
 
 pytest.importorskip("matplotlib")
@@ -168,6 +169,12 @@ def test_rivals_are_told_from_the_claims_of_their_suite(
     )
     means = scores.of("deletion, grey, signed").mean(1)
     assert f"**{number(means.min())}**" in best_row.split("|")[2 + int(means.argmin())]
+    best_of_all = verdict(scores, "deletion, grey, signed")
+    assert (
+        best_of_all.best
+        == min((mean, name) for mean, name in zip(means, names, strict=True) if name != CONTROL)[1]
+    )
+    assert f"* deletion, grey, signed ↓: {best_of_all.words}" in page.splitlines()
 
 
 def test_effects_of_the_design_are_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
