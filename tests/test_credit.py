@@ -20,6 +20,7 @@ import integrand as ig
 from integrand import testing
 from integrand.core.segment import Evaluation, polyline
 from integrand.model.row_independence import ROWS
+from tests.memory import held_bytes
 from tests.problems import PROBLEMS, T6_INPUT, Counting, img, img_input, relu_mlp, t6, wave
 
 PATHS = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -602,15 +603,8 @@ class Watched(ig.fields.Function):
     def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Evaluation:
         self.calls += gradient
         if gradient and (self.calls == 16 or self.calls % 32 == 0):
-            alive = {
-                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
-            }
-            self.most = max(self.most, sum(alive.values()))
+            self.most = max(self.most, held_bytes())
         return super().evaluate(z, index, gradient=gradient)
-
-
-def _tensors() -> list[Tensor]:
-    return [t for t in gc.get_objects() if type(t) is Tensor and t.layout is torch.strided]
 
 
 def hoarding(n: int) -> Any:

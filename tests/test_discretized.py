@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import integrand as ig
 from integrand import testing
 from integrand.paths.discretized import _SEARCH_ELEMENTS
+from tests.memory import held_bytes
 from tests.problems import Counting, filled, wave
 
 OFFICIAL = json.loads((Path(__file__).parent / "references" / "paths.json").read_text())
@@ -309,18 +310,11 @@ def test_memory_is_flat_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         for number, segment in enumerate(path(FIELD, torch.zeros(1, *x.shape).double(), x)):
             assert len(segment.start) <= 2
             if number % (steps // 4) == 1:
-                alive = {
-                    t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
-                }
-                most = max(most, sum(alive.values()))
+                most = max(most, held_bytes())
         return most
 
     held(4)
     assert held(96) - held(12) <= 84 * 8 * 8 + 1024 < x.nbytes
-
-
-def _tensors() -> list[Tensor]:
-    return [t for t in gc.get_objects() if type(t) is Tensor and t.layout is torch.strided]
 
 
 # --- a method ---------------------------------------------------------------------------------------------------------

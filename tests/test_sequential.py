@@ -17,6 +17,7 @@ import integrand as ig
 from integrand.core.features import feature_map
 from integrand.integration import Explainer, core, with_core
 from integrand.model.row_independence import ROWS
+from tests.memory import held_bytes
 from tests.problems import PROBLEMS, Counting, Problem, filled, pick, wave
 from tests.test_discretized import FIELD, MODEL, PAD, SENTENCES, TABLE, E, X, three_words
 
@@ -259,20 +260,13 @@ def test_memory_is_flat_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         def evaluate(self, z: Tensor, index: Tensor, *, gradient: bool = True) -> Any:
             self.calls += gradient
             if gradient and self.calls in (2, 5):
-                alive = {
-                    t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
-                }
-                most[-1] = max(most[-1], sum(alive.values()))
+                most[-1] = max(most[-1], held_bytes())
             return super().evaluate(z, index, gradient=gradient)
 
     for words in (16, 80):
         x = wave(1, words, 64)
         gc.collect()
-        before = sum(
-            {
-                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors()
-            }.values()
-        )
+        before = held_bytes()
         most.append(0)
         ig.methods.sequential(rule=ig.rules.Midpoint(4))(
             Watched(lambda z: torch.tanh(z).flatten(1).mean(1)), x
@@ -280,10 +274,6 @@ def test_memory_is_flat_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         most[-1] -= before
     assert most[1] < 64 * 80 * 64 * 8  # a map for each of the words would be 80
     assert most[1] - most[0] < 40 * 64 * 64 * 8
-
-
-def _tensors() -> list[Tensor]:
-    return [t for t in gc.get_objects() if type(t) is Tensor and t.layout is torch.strided]
 
 
 # --- around methods ---------------------------------------------------------------------------------------------------
