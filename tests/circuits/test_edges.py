@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -167,6 +168,15 @@ def test_patched_edges(kind: str) -> None:
         expected = metric(dense.logits[0]) - dense.value(kept)
         close = 100 * ROUNDING.get(dense.kind, 1e-9)
         assert torch.allclose(loss, expected, rtol=close, atol=close / 100)
+
+
+@pytest.mark.parametrize("edges", ["input->m0", ["input->m0"], [("input", "m0"), "m0"]])
+def test_edges_that_are_no_pairs(edges: Any) -> None:
+    dense = dense_of("gpt2")
+    with pytest.raises(
+        ig.errors.InputError, match=r"pairs of names .* not the text '(input->)?m0'"
+    ):
+        ig.circuits.activation_patching(dense.model, *dense.ids, edges, metric=metric)
 
 
 @pytest.mark.parametrize("kind", SOME)

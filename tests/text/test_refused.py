@@ -214,6 +214,18 @@ def test_layers_that_make_no_vectors() -> None:
         asked(OfAnother(), "bag")
 
 
+@pytest.mark.parametrize("ids", [[[3, 4, 5]], [[3, 4, 5], [6, 7, 8], [9, 8, 7]]])
+def test_models_that_rearrange_ids_before_they_look_them_up(ids: list[list[int]]) -> None:
+    """XLNet wants tokens first; where there are as many texts as tokens, no shape tells."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.XLNetConfig(
+        vocab_size=V, d_model=16, n_layer=2, n_head=2, d_inner=32, num_labels=3
+    )
+    model = transformers.XLNetForSequenceClassification(config).eval()
+    with pytest.raises(ig.errors.ModelError, match="rearranges token ids before it looks up"):
+        ig.text.explain_ids(model, torch.tensor(ids), target=1, rule=FEW)
+
+
 def test_what_is_no_tokenizer(llama: Any) -> None:
     with pytest.raises(ig.errors.InputError, match="The tokenizer is a int: give the one of the model"):  # fmt: skip
         ig.text.explain(llama, 3, PROMPT, target=" Paris")  # type: ignore[arg-type]

@@ -283,6 +283,20 @@ def test_kept_tokens_get_nothing_by_any_method(llama: Any, bytes_of: Any, method
     assert bool((result.attribution.values[1, : 6 - 3] == 0).all()), "padding, on the left"
 
 
+@pytest.mark.usefixtures("quiet")
+def test_counterfactual_paths_of_a_batch_are_those_of_single_runs(
+    llama: Any, bytes_of: Any
+) -> None:
+    """The search walks by gradients, in which padding and the other texts take no part."""
+    texts = [PROMPT, "Rome is", "The capital of Italy is not"]
+    options: dict[str, Any] = {"target": " Paris", "method": "ig2", "steps": 4, "baseline": ig.text.Sampled(2, pool=["Rome is old.", "Paris is"])}  # fmt: skip
+    batch = ig.text.explain(llama, bytes_of, texts, **options)
+    for text, scores in zip(texts, batch.scores, strict=True):
+        single = ig.text.explain(llama, bytes_of, text, **options)
+        assert float(single.scores[0].abs().max()) > 0
+        torch.testing.assert_close(scores, single.scores[0])
+
+
 def test_what_is_kept(llama: Any, bytes_of: Any) -> None:
     for keep, expected in (
         ("special", [0]),

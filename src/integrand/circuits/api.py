@@ -240,11 +240,17 @@ def activation_patching(
 
     Raises:
         UnknownName: for an edge that there is not.
+        InputError: for edges that are no pairs of names.
 
     Cost:
         E + 2 forward passes for each pair.
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
+    for edge in [edges] if isinstance(edges, str) else edges:
+        if isinstance(edge, str):
+            raise InputError(
+                f"edges= takes pairs of names (source, sink), such as [('a0.h1', 'm1')], not the text {edge!r}."
+            )
     places = [job.graph.edge(edge[0], edge[1]) for edge in edges]
     with job.running():
         losses = torch.zeros(len(places), job.pairs.count, dtype=torch.float64)

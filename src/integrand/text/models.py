@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -280,12 +280,17 @@ class LanguageModel:
                 "ig.explain(model, {'inputs_embeds': vectors}, target=…), or give the model around it that looks them up."
             )
         blocks = self.blocks if self.checkpoint else ()
-        with self._embedded(vectors) as used, recomputed(blocks):
+        with self._embedded(vectors, ids) as used, recomputed(blocks):
             if "input_ids" in self.parameters:
                 outputs = self.module(input_ids=ids, **named)
             else:
                 outputs = self.module(ids, **named)
-        if not used:
+        if not used.vectors and used.rearranged:
+            raise ModelError(
+                f"{self.name} rearranges token ids before it looks up their vectors ({_shape(used.rearranged[0])} where {_shape(ids)} was given), "
+                "so that vectors of tokens cannot take their place in it: models that do so are not supported."
+            )
+        if not used.vectors:
             raise ModelError(
                 f"{self.name} does not run the layer that it says makes its vectors ({type(self.embedding).__name__}): name the one that does, "
                 "as in embeddings='encoder.embedding'."
@@ -306,15 +311,20 @@ class LanguageModel:
                 yield
 
     @contextmanager
-    def _embedded(self, vectors: Tensor) -> Iterator[list[Tensor]]:
+    def _embedded(self, vectors: Tensor, ids: Tensor) -> Iterator[_Used]:
         """While this lasts the embedding layer gives ``vectors`` when it runs first: a decoder that
         shares it, and token types that use it, have their own."""
-        used: list[Tensor] = []
+        used = _Used()
 
-        def replaced(module: nn.Module, passed: object, output: Tensor) -> Tensor | None:
-            if used or not isinstance(output, Tensor) or output.shape != vectors.shape:
+        def replaced(module: nn.Module, passed: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if used.vectors or not isinstance(output, Tensor):
                 return None
-            used.append(vectors)
+            # As many texts as tokens: only the ids themselves tell rows from columns.
+            square = len(ids) == ids.shape[1] and passed and isinstance(passed[0], Tensor)
+            if output.shape != vectors.shape or (square and _is_transposed(passed[0], ids)):
+                used.rearranged.append(output[..., 0])
+                return None
+            used.vectors.append(vectors)
             return vectors.to(output)
 
         handle = self.embedding.register_forward_hook(replaced)
@@ -322,6 +332,26 @@ class LanguageModel:
             yield used
         finally:
             handle.remove()
+
+
+@dataclass
+class _Used:
+    """What an embedding layer was run for: ids whose vectors were replaced, and others."""
+
+    vectors: list[Tensor] = field(default_factory=list)
+    rearranged: list[Tensor] = field(default_factory=list)
+
+
+def _is_transposed(given: Tensor, ids: Tensor) -> bool:
+    return (
+        given.shape == ids.shape
+        and not torch.equal(given.to(ids), ids)
+        and torch.equal(given.to(ids), ids.T)
+    )
+
+
+def _shape(ids: Tensor) -> str:
+    return " × ".join(map(str, ids.shape))
 
 
 def _mean_of(chunks: Iterator[Tensor]) -> Tensor:
