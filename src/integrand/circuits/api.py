@@ -246,17 +246,22 @@ def activation_patching(
         E + 2 forward passes for each pair.
     """
     job = job_of(model, clean, corrupt, metric, tokenizer, architecture, batch_size)
-    for edge in [edges] if isinstance(edges, str) else edges:
-        if isinstance(edge, str):
-            raise InputError(
-                f"edges= takes pairs of names (source, sink), such as [('a0.h1', 'm1')], not the text {edge!r}."
-            )
-    places = [job.graph.edge(edge[0], edge[1]) for edge in edges]
+    places = [job.graph.edge(source, sink) for source, sink in _pairs_of_names(edges)]
     with job.running():
         losses = torch.zeros(len(places), job.pairs.count, dtype=torch.float64)
         for contrast, lost in job.each(lambda contrast: _losses(contrast, job, places)):
             losses[:, contrast.group.numbers] = lost
     return losses
+
+
+def _pairs_of_names(edges: Iterable[object]) -> Iterator[tuple[str, str]]:
+    """(source, sink) of each edge; those of ``circuit.top`` have a score behind them."""
+    for edge in [edges] if isinstance(edges, str) else edges:
+        if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) < 2:
+            raise InputError(
+                f"edges= takes pairs of names (source, sink), such as [('a0.h1', 'm1')], not {edge!r}."
+            )
+        yield edge[0], edge[1]
 
 
 def faithfulness(
