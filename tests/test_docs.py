@@ -81,7 +81,7 @@ def test_the_extending_page_shows_the_files_that_run() -> None:
 
 @pytest.mark.filterwarnings("ignore::integrand.errors.IntegrandWarning")
 @pytest.mark.parametrize(
-    "name", ["extending", "gaussian_processes", "graphs", "tables", "weightings"]
+    "name", ["circuits", "extending", "gaussian_processes", "graphs", "tables", "weightings"]
 )
 def test_snippets_of_a_page_run_as_they_are_pasted(
     name: str, monkeypatch: pytest.MonkeyPatch
