@@ -259,6 +259,7 @@ def test_packs_hold_little_padding() -> None:
     assert len(packs) < 40
     assert packs_of([5, 5, 5]) == [[0, 1, 2]]
     assert packs_of([]) == []
+    assert packs_of([6, 5, 6, 6], alike=["a", "a", "b", "a"]) == [[1], [0, 3], [2]]
 
 
 TEXTS = ["The capital of France is", "Rome", "Paris is big! Rome is old. What is this?", "Rome is"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,79 @@ def test_methods_that_draw_and_search_meet_no_padding(method: str, words: Any) -
     for i, text in enumerate(texts):
         single = ig.text.explain(model, words, text, **options)
         torch.testing.assert_close(batch.scores[i], single.scores[0], rtol=1e-9, atol=1e-12)
+
+
+WEIGHTED = ig.methods.weighted(0.0, rule=FEW, fill=0.0)
+OF_UNLIKE_LENGTH = [
+    "The capital of Italy is Rome. Paris is old",
+    "Rome",
+    "The capital of Italy is Rome. Paris is old is",
+    "The capital of France is",
+    "The capital of Italy is",
+    "Paris",
+]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ig.SmoothGrad(WEIGHTED, draws=3),
+        ig.SmoothGrad(ig.methods.integrated(0.0, rule=FEW), draws=3),
+        ig.methods.ig2(0.0, steps=4),
+        ig.methods.guided(0.0, steps=4),
+        WEIGHTED,
+    ],
+    ids=["smoothgrad of weighted", "smoothgrad", "ig2", "guided", "weighted"],
+)
+def test_methods_that_are_objects_meet_no_padding(method: Any, words: Any) -> None:
+    """Nor do wrappers, whose draws would be scaled to what padding holds."""
+    model = tiny("qwen2")
+    options: dict[str, Any] = {"target": "predicted", "method": method, "baseline": ig.text.Sampled(4)}  # fmt: skip
+    batch = ig.text.explain(model, words, OF_UNLIKE_LENGTH, **options)
+    for i, text in enumerate(OF_UNLIKE_LENGTH):
+        single = ig.text.explain(model, words, text, **options)
+        torch.testing.assert_close(batch.scores[i], single.scores[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_batch_of_counterfactual_paths_is_what_single_runs_are(words: Any) -> None:
+    """Two texts of one length, whose continuations have different ones: a representation is that
+    of the places where its text is asked."""
+    model = tiny("qwen2")
+    targets = [" is", " Rome is old.", " Rome", " Paris, in", " Rome", " is"]
+    for baseline in ("mean", ig.text.Sampled(2)):
+        options: dict[str, Any] = {"method": "ig2", "baseline": baseline, "steps": 4}
+        batch = ig.text.explain(model, words, OF_UNLIKE_LENGTH, target=targets, **options)
+        for i, (text, target) in enumerate(zip(OF_UNLIKE_LENGTH, targets, strict=True)):
+            single = ig.text.explain(model, words, text, target=target, **options)
+            torch.testing.assert_close(batch.scores[i], single.scores[0], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(batch.attribution.residual[i], single.attribution.residual[0], rtol=1e-9, atol=1e-12)  # fmt: skip
+
+
+def test_methods_that_hold_numbers_of_slots_or_are_the_users_see_all_texts_at_once(
+    words: Any,
+) -> None:
+    """Their numbers, here how wide noise is at every slot, would fit no pack."""
+    inner = ig.methods.integrated(0.0, rule=FEW)
+    texts = OF_UNLIKE_LENGTH[:2]
+    longest = len(words(texts[0])["input_ids"])
+
+    seen: list[tuple[int, ...]] = []
+
+    @dataclass(frozen=True)
+    class Own:
+        method: Any
+
+        def __call__(self, field: Any, x: torch.Tensor, *, watch: Any = None) -> Any:
+            seen.append(tuple(x.shape[:2]))
+            return self.method(field, x, watch=watch)
+
+    for method in (
+        Own(inner),
+        ig.SmoothGrad(inner, draws=2, sigma=torch.full((longest, 16), 0.01)),
+    ):
+        result = ig.text.explain(tiny("qwen2"), words, texts, target="predicted", method=method)
+        assert [len(scores) for scores in result.scores] == [longest, 2]
+    assert seen == [(2, longest)]
 
 
 # --- chats ------------------------------------------------------------------------------------------------------------

@@ -500,6 +500,13 @@ class Explainer(Part, ABC):
         per example."""
         return None
 
+    @declared
+    def padding_takes_part(self) -> bool:
+        """Whether elements that do not move, such as padding, may change the map of the others, as
+        they do where points are drawn, searched or switched. Wrappers do one of these, whatever
+        they wrap, unless they say otherwise."""
+        return True
+
     def with_inner(self, inner: Explainer) -> Explainer:
         """The same wrapper around another explainer."""
         raise NotImplementedError(f"{self!r} is no wrapper.")

@@ -101,6 +101,11 @@ class Method(Integrator):
         """The rule's."""
         return self.rule.tol
 
+    @property
+    def padding_takes_part(self) -> bool:
+        """On straight lines it does not, but for rules that switch features."""
+        return type(self.path) is not Straight or self.rule.features is not None
+
     def attached(self, field: Field, x: Tensor, *, watch: Watch | None = None) -> Attribution:
         return attached(self, self, field, x, watch)
 

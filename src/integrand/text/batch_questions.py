@@ -69,6 +69,12 @@ class Questions:
         """From which token on a text stays as it is."""
         return self.questions[number].stays if self.questions else None
 
+    def places(self, batch: int) -> list[tuple[tuple[int, ...], ...]]:
+        """Where the model is asked, in each forward pass of each text."""
+        if not self.questions:
+            return [()] * batch
+        return [tuple(ask.positions for ask in question.passes) for question in self.questions]
+
     def at(self, order: Sequence[int]) -> Questions:
         """Those of the texts in another order."""
         if self.questions:

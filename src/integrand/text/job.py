@@ -10,18 +10,19 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from ..baselines import Baseline, Given
-from ..core.declared import with_fields
+from ..core.declared import Part, Stranger, with_fields
 from ..core.random import reseeded
 from ..core.shapes import norm
 from ..errors import (
@@ -44,7 +45,6 @@ from ..integration.method import Method
 from ..integration.wrappers.base import warned_once, with_core
 from ..methods import about
 from ..model.turns import turn
-from ..paths import Straight
 from ..rules import GaussLegendre
 from .baselines import BaselineLike, Batch, references_of
 from .batch_questions import Questions, ask, passes
@@ -297,24 +297,19 @@ class TextJob:
         """Texts of like length together; None where little is gained, and where something may be
         told in their order."""
         options = prepared.options
-        plain = isinstance(prepared.method, str) and isinstance(prepared.beginning.start, Given)
         of_words = {"table", "neighbours"}  # and of no text
-        if not plain or any(
+        if not isinstance(prepared.beginning.start, Given) or any(
             isinstance(options[name], Tensor) for name in options if name not in of_words
         ):
             return None
         widths = [row.real[-1] + 1 - row.real[0] for row in self.rows]
-        # Where points are drawn, searched or switched, padding would take part: only what stands on
-        # straight lines is the same with slots that do not move.
         explainer = self._explainer(prepared)
-        # What a feature is asks fitness, which counts tokens, or what switches slots.
-        switches = "features" in about(str(prepared.method)).options
-        straight = (
-            isinstance(explainer, Method)
-            and type(explainer.path) is Straight
-            and not (switches and explainer.weighting.features is None)
-        )
-        orders = packs_of(widths, padded=straight)
+        padded = not explainer.padding_takes_part
+        if not isinstance(prepared.method, str) and (padded or not _fits_any_rows(explainer)):
+            return None
+        # A search may go by what the model makes of all places where any text of a pack is asked.
+        alike = None if padded else prepared.questions.places(len(self.rows))
+        orders = packs_of(widths, alike=alike)
         if len(orders) == 1 and max(widths) == len(self.rows[0].ids):
             return None
         # How many references a tolerance takes may be another number for each pack.
@@ -477,6 +472,24 @@ def for_method(
         if isinstance(count, int) and not isinstance(count, bool):
             wanted["neighbours"] = neighbours_of(model, asker.tokenizer, count)
     return wanted
+
+
+def _fits_any_rows(part: object) -> bool:
+    """Whether a method can explain some of the texts: it holds no numbers that may have an entry
+    for each of their slots, and no part of the user's, which may. Its baseline is the texts'."""
+    if isinstance(part, Tensor | np.ndarray | Stranger):
+        return False
+    if isinstance(part, Mapping):
+        return all(map(_fits_any_rows, part.values()))
+    if isinstance(part, tuple | list):
+        return all(map(_fits_any_rows, part))
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return not isinstance(part, Part)
+    return all(
+        _fits_any_rows(getattr(part, entry.name))
+        for entry in dataclasses.fields(part)
+        if not (isinstance(part, Method) and entry.name == "baseline")
+    )
 
 
 def _of_tokens(inner: Any, labels: Tensor) -> Any:

@@ -9,7 +9,7 @@ rows did: in their order, in their slots.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,20 +25,25 @@ _WASTED = 0.1
 """What part of a pack's slots may be padding."""
 
 
-def packs_of(lengths: Sequence[int], *, padded: bool = True) -> list[list[int]]:
+def packs_of(lengths: Sequence[int], *, alike: Sequence[Hashable] | None = None) -> list[list[int]]:
     """Numbers of texts in packs of like length, the shortest first.
 
     Args:
         lengths: tokens of each text.
-        padded: whether a pack may hold padding.
+        alike: of each text what those of a pack have to share beside their length, so that it
+            holds no padding; None where it may hold some.
     """
-    full = 1 - _WASTED if padded else 1.0
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if alike is not None:
+        shared: dict[Hashable, list[int]] = {}
+        for number in order:
+            shared.setdefault((lengths[number], alike[number]), []).append(number)
+        return list(shared.values())
     packs: list[list[int]] = []
     tokens = 0
     for number in order:
         longest = lengths[number]
-        if packs and tokens + longest >= full * longest * (len(packs[-1]) + 1):
+        if packs and tokens + longest >= (1 - _WASTED) * longest * (len(packs[-1]) + 1):
             packs[-1].append(number)
             tokens += longest
         else:
