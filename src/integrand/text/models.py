@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.optional import optional
+from ..core.shapes import describe
 from ..errors import InputError, ModelError, UnknownName
 from ..model.autograd import gradients
 from ..model.checkpointing import recomputed, repeated_blocks
@@ -285,12 +286,12 @@ class LanguageModel:
                 outputs = self.module(input_ids=ids, **named)
             else:
                 outputs = self.module(ids, **named)
-        if not used.vectors and used.rearranged:
+        if not used.replaced and used.otherwise:
             raise ModelError(
-                f"{self.name} rearranges token ids before it looks up their vectors ({_shape(used.rearranged[0])} where {_shape(ids)} was given), "
+                f"{self.name} rearranges token ids before it looks up their vectors ({describe(used.otherwise[0])} where {describe(ids.shape)} was given), "
                 "so that vectors of tokens cannot take their place in it: models that do so are not supported."
             )
-        if not used.vectors:
+        if not used.replaced:
             raise ModelError(
                 f"{self.name} does not run the layer that it says makes its vectors ({type(self.embedding).__name__}): name the one that does, "
                 "as in embeddings='encoder.embedding'."
@@ -317,14 +318,14 @@ class LanguageModel:
         used = _Used()
 
         def replaced(module: nn.Module, passed: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if used.vectors or not isinstance(output, Tensor):
+            if used.replaced or not isinstance(output, Tensor):
                 return None
             # As many texts as tokens: only the ids themselves tell rows from columns.
             square = len(ids) == ids.shape[1] and passed and isinstance(passed[0], Tensor)
             if output.shape != vectors.shape or (square and _is_transposed(passed[0], ids)):
-                used.rearranged.append(output[..., 0])
+                used.otherwise.append(output.shape[:-1])
                 return None
-            used.vectors.append(vectors)
+            used.replaced = True
             return vectors.to(output)
 
         handle = self.embedding.register_forward_hook(replaced)
@@ -336,10 +337,10 @@ class LanguageModel:
 
 @dataclass
 class _Used:
-    """What an embedding layer was run for: ids whose vectors were replaced, and others."""
+    """Whether the output of an embedding layer was replaced, and shapes of ids for which it ran before that."""
 
-    vectors: list[Tensor] = field(default_factory=list)
-    rearranged: list[Tensor] = field(default_factory=list)
+    replaced: bool = False
+    otherwise: list[torch.Size] = field(default_factory=list)
 
 
 def _is_transposed(given: Tensor, ids: Tensor) -> bool:
@@ -348,10 +349,6 @@ def _is_transposed(given: Tensor, ids: Tensor) -> bool:
         and not torch.equal(given.to(ids), ids)
         and torch.equal(given.to(ids), ids.T)
     )
-
-
-def _shape(ids: Tensor) -> str:
-    return " × ".join(map(str, ids.shape))
 
 
 def _mean_of(chunks: Iterator[Tensor]) -> Tensor:
