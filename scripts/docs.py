@@ -308,19 +308,14 @@ def found_number(path: str, results: Path) -> str:
     if run.endswith(".json"):
         return _of_file(json.loads((results / suite / run).read_text("utf-8")), rest)
     told = json.loads((results / suite / "results.json").read_text("utf-8"))
-    if rest == ["examples"]:
-        return str(told["runs"][run]["examples"])
-    if rest == ["held out", "examples"]:
-        return str(told["runs"][run]["held out"]["examples"])
     claims, tables = told["claims"], told["runs"]
-    if rest[0] == "rivals":  # IG2 and its rivals, by the study's judge
-        claims, tables, rest = told["rivals"][run]["claims"], told["rivals"], rest[1:]
-        if rest == ["examples"]:
-            return str(tables[run]["examples"])
-    if rest[0] == "whole":
-        claims, rest = told["whole"][run]["claims"], rest[1:]
-        if rest == ["examples"]:
-            return str(told["whole"][run]["examples"])
+    if rest[0] in ("whole", "rivals"):  # parts of the study with claims of their own
+        tables = told[rest[0]]
+        claims, rest = tables[run]["claims"], rest[1:]
+    if rest == ["examples"]:
+        return str(tables[run]["examples"])
+    if rest == ["held out", "examples"]:
+        return str(tables[run]["held out"]["examples"])
     metric, who, what = rest
     method, _, than = who.partition(">")
     if metric == "held out":
