@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import ig2_design
 from integrand.bench.claims import ClaimResult, hold
 from integrand.bench.power import detectable, detectable_of, needed, spread
-from integrand.bench.results import table
+from integrand.bench.results import median_costs, table
 from integrand.bench.suite import Claim, suite
 from integrand.compare.scores import Scores
 from integrand.compare.statistics import holm, paired, summaries, verdict
@@ -45,9 +45,6 @@ SHOWN = ("1/D, other fills", "areas, other fills")
 
 PUBLISHED_SIZE = 0.36
 """The improvement of Weighted Gradients over Expected Gradients that the paper reports ("up to")."""
-
-MAP_COSTS = ("gradients", "rows", "seconds", "gap")
-"""What a map took, by their medians; NaN where a method has no gap."""
 
 Report = dict[str, Any]
 
@@ -123,14 +120,7 @@ def rivals_of(out: Path, name: str) -> Report | None:
         "controls": list(scores.controls),
         "summaries": [vars(row) for row in summaries(scores.select(metrics=tuple(METRICS)))],
         "verdicts": {metric: asdict(verdict(scores, metric)) for metric in METRICS},
-        "costs": {
-            method: dict(zip(MAP_COSTS, _known(np.nanmedian, medians), strict=True))
-            for method, medians in zip(
-                scores.methods,
-                np.stack([getattr(scores, cost) for cost in MAP_COSTS], 1),
-                strict=True,
-            )
-        },
+        "costs": median_costs(scores),
         "claims": claims,
     }
 
@@ -188,13 +178,7 @@ def study_of(out: Path, name: str) -> Report | None:
             "examples": len(scores),
             "summaries": [vars(row) for row in summaries(scores)],
             "gains": [asdict(row) for row in choose.table(scores)],
-            "costs": {
-                name: {
-                    cost: float(np.nanmedian(getattr(scores, cost)[m]))
-                    for cost in ("gradients", "rows", "seconds")
-                }
-                for m, name in enumerate(scores.methods)
-            },
+            "costs": median_costs(scores),
             "curves": curves_of(scores),
         }
     if searched is not None:
@@ -632,7 +616,7 @@ def _means(run: Report) -> str:
     methods = list(run["costs"])
     head = ["", *(f"*{m}*" if m in run["controls"] else m for m in methods)]
     rows = []
-    for cost in MAP_COSTS:
+    for cost in ("gradients", "rows", "seconds", "gap"):
         write = percent if cost == "gap" else number if cost == "seconds" else count
         medians = [run["costs"][m][cost] for m in methods]
         rows.append([cost, *("–" if _missing(v) else write(v) for v in medians)])

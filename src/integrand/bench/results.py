@@ -60,14 +60,14 @@ def _run(finished: Finished) -> dict[str, Any]:
         ],
         "verdicts": {metric: verdict(scores, metric).words for metric in scores.metrics},
         "blind": {metric: list(verdict(scores, metric).blind) for metric in scores.metrics},
-        "costs": _costs(scores),
+        "costs": median_costs(scores),
         "as published": finished.summaries,
         "reasons": _reasons(scores),
     }
 
 
-def _costs(scores: Scores) -> dict[str, dict[str, float]]:
-    """Medians over examples, by method."""
+def median_costs(scores: Scores) -> dict[str, dict[str, float]]:
+    """What a map took: medians over examples by method, NaN where nothing is known."""
     medians: dict[str, dict[str, float]] = {}
     for m, method in enumerate(scores.methods):
         rows = {name: getattr(scores, name)[m] for name in COSTS}
